@@ -1,0 +1,103 @@
+//! What the programs report through the ring buffer.
+
+/// Longest path or object name in an event, in bytes; a longer one keeps its end.
+pub const EVENT_PATH_LEN: usize = 256;
+
+/// Events that one container may cause per window; more are counted as suppressed.
+pub const RATE_LIMIT: u64 = 64;
+
+/// Length of the rate-limit window in ns.
+pub const RATE_WINDOW_NS: u64 = 1_000_000_000;
+
+/// What was attempted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Operation {
+    /// A blocked path was opened.
+    Open = 1,
+    /// A file on a mount of another namespace was opened.
+    ForeignOpen = 2,
+    /// A file on a mount of another namespace was executed.
+    ForeignExec = 3,
+    /// A program was started with a working directory on a mount of another namespace.
+    ForeignCwd = 4,
+    /// A runtime binary was opened for writing, renamed, removed or truncated.
+    RuntimeFile = 5,
+    /// The kernel log was read or written.
+    KernelLog = 6,
+    /// A mount operation.
+    Mount = 7,
+    /// A blocked path, or a directory above one, was renamed or linked.
+    Rename = 8,
+    /// CRIU was started by a runtime that may not restore.
+    Restore = 9,
+    /// A runtime was executed that nobody had registered.
+    Unregistered = 10,
+    /// The last task of a container is gone.
+    Gone = 11,
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Verdict {
+    /// Refused with EPERM.
+    Denied = 1,
+    /// Would have been refused; the policy is in audit mode.
+    Audited = 2,
+    /// A notice about the life of a container; nothing was refused.
+    Notice = 3,
+}
+
+/// One record of the `EVENTS` ring buffer.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Event {
+    /// Time in ns since boot (`CLOCK_MONOTONIC`).
+    pub time: u64,
+    /// Handle of the container.
+    pub container: u64,
+    /// An [`Operation`].
+    pub operation: u32,
+    /// A [`Verdict`].
+    pub verdict: u32,
+    /// Policy id.
+    pub policy: u32,
+    /// Process id in the initial namespace.
+    pub pid: u32,
+    /// Thread id in the initial namespace.
+    pub tid: u32,
+    /// Operation-specific: `syslog(2)` action, mount hook number.
+    pub detail: u32,
+    /// Inode number of the object; 0 when there is none.
+    pub ino: u64,
+    /// Bytes used in `path`.
+    pub path_len: u32,
+    /// 1 when the path is longer than `path`.
+    pub path_cut: u32,
+    /// The thread's name, NUL-padded.
+    pub comm: [u8; 16],
+    /// Path in the container's view, or the object's name.
+    pub path: [u8; EVENT_PATH_LEN],
+}
+
+/// Indices of the per-CPU `COUNTERS` array.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Counter {
+    /// Operations refused.
+    Denied = 0,
+    /// Operations that audit mode let pass.
+    Audited = 1,
+    /// Events lost because the ring buffer was full.
+    Lost = 2,
+    /// Events not sent because their container made too many.
+    Suppressed = 3,
+    /// Runtimes that were executed unregistered.
+    Unregistered = 4,
+}
+
+impl Counter {
+    /// Number of counters.
+    pub const COUNT: u32 = 5;
+}

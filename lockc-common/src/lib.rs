@@ -1,0 +1,52 @@
+//! Types that the daemon and the BPF programs share through maps, uprobe
+//! arguments and the ring buffer.
+//!
+//! Every struct here is `repr(C)`, has no implicit padding (asserted below) and
+//! is valid for any bit pattern. A change of any of them is a change of
+//! [`LAYOUT_VERSION`], which is part of the pin directory's name.
+#![no_std]
+
+mod event;
+mod label;
+mod policy;
+mod registration;
+
+pub use event::{Counter, EVENT_PATH_LEN, Event, Operation, RATE_LIMIT, RATE_WINDOW_NS, Verdict};
+pub use label::{InodeKey, Label, LabelFlags, State, Stdio};
+pub use policy::{MAX_POLICIES, PATH_RULE_LEN, PathKey, PathVerdict, Policy, PolicyFlags};
+pub use registration::{
+    CONTAINER_ID_LEN, Container, ContainerName, NAME_LEN, Pending, RegistrationFlags, RuntimeName,
+};
+
+/// Version of everything in this crate, as used in `/sys/fs/bpf/lockc/v<N>/`.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// The record of tasks that nobody registered: the safe default. Its policy is
+/// the configured default, and it is never removed.
+pub const UNATTRIBUTED: u64 = 1;
+
+/// Handles with this bit belong to the self-test of one daemon process. A program
+/// ignores such a label unless it was loaded by that very process, so that the
+/// programs of a daemon that is being replaced cannot answer for the new ones.
+pub const SELF_TEST: u64 = 1 << 63;
+
+macro_rules! assert_plain {
+    ($($t:ty => $size:expr),* $(,)?) => {
+        $(const _: () = assert!(core::mem::size_of::<$t>() == $size);)*
+        // SAFETY: each type is `repr(C)`, made of integers and arrays of integers, and its size is
+        // the sum of its fields' sizes (asserted above), so it has no padding and no invalid value.
+        $(#[cfg(feature = "user")] unsafe impl aya::Pod for $t {})*
+    };
+}
+
+assert_plain! {
+    Container => 48,
+    ContainerName => 8 + CONTAINER_ID_LEN,
+    Event => 72 + EVENT_PATH_LEN,
+    InodeKey => 16,
+    Label => 96,
+    PathKey => 256,
+    Pending => 48,
+    Policy => 8,
+    RuntimeName => NAME_LEN,
+}

@@ -1,0 +1,59 @@
+//! What the programs need to know about a policy.
+
+/// Policies that may be installed at once; ids are indices.
+pub const MAX_POLICIES: u32 = 1024;
+
+/// Longest path rule, in bytes, with its closing `/`. The kernel bounds an LPM trie key to 256
+/// bytes (`LPM_DATA_SIZE_MAX`, kernel/bpf/lpm_trie.c, 6.12), four of which hold the policy id.
+pub const PATH_RULE_LEN: usize = 252;
+
+/// Bits of [`Policy::flags`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct PolicyFlags(pub u32);
+
+impl PolicyFlags {
+    /// Deny opening, executing and starting in files on mounts of other namespaces.
+    pub const FOREIGN_MOUNT: u32 = 1;
+    /// Deny `syslog(2)`, `/dev/kmsg` and `/proc/kmsg`.
+    pub const KERNEL_LOG: u32 = 1 << 1;
+    /// Deny mounting, remounting, unmounting and pivoting, by the old and the new mount API.
+    pub const MOUNT: u32 = 1 << 2;
+    /// Deny writing to the node's runtime binaries.
+    pub const RUNTIME_FILES: u32 = 1 << 3;
+    /// The policy has path rules.
+    pub const PATHS: u32 = 1 << 4;
+    /// Report what would be denied, and allow it.
+    pub const AUDIT: u32 = 1 << 5;
+}
+
+/// One entry of the `POLICIES` array. Immutable once installed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Policy {
+    /// [`PolicyFlags`].
+    pub flags: u32,
+    /// 1 when the slot is in use.
+    pub used: u32,
+}
+
+/// Data of a `PATH_RULES` key: the trie matches `(policy, path)` bit by bit. A rule's path ends
+/// with `/`, and so does a looked-up path, so that rules match at component boundaries.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct PathKey {
+    /// Policy id, as stored.
+    pub policy: u32,
+    /// Path as the container sees it, zero-padded.
+    pub path: [u8; PATH_RULE_LEN],
+}
+
+/// Value of a `PATH_RULES` entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum PathVerdict {
+    /// An exception below a denied path.
+    Allow = 0,
+    /// Nothing at or below the path may be opened.
+    Deny = 1,
+}

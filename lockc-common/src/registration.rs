@@ -1,0 +1,79 @@
+//! What the daemon says through its uprobes, and what the programs keep of it.
+
+/// Longest container id kept for messages, in bytes. runc bounds ids to 1024
+/// (libcontainer/factory_linux.go, 1.1); a longer one is shown cut, and matched whole by the daemon.
+pub const CONTAINER_ID_LEN: usize = 1024;
+
+/// Longest runtime name the kernel side recognises, in bytes.
+pub const NAME_LEN: usize = 32;
+
+/// Bits of [`Pending::flags`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct RegistrationFlags(pub u32);
+
+impl RegistrationFlags {
+    /// See [`crate::LabelFlags::HOOKS`].
+    pub const HOOKS: u32 = crate::LabelFlags::HOOKS;
+    /// See [`crate::LabelFlags::CRIU`].
+    pub const CRIU: u32 = crate::LabelFlags::CRIU;
+}
+
+/// A registration waiting for its task's `execve`, keyed by thread id in `PENDING`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Pending {
+    /// Handle of the container record.
+    pub container: u64,
+    /// Start time of the task in clock ticks since boot (`/proc/PID/stat`, field 22): a reused
+    /// thread id does not inherit the registration.
+    pub start_ticks: u64,
+    /// [`RegistrationFlags`].
+    pub flags: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Inode of the root file system on the host; 0 when unknown.
+    pub rootfs: crate::InodeKey,
+    /// Zero.
+    pub reserved2: u64,
+}
+
+/// A container, keyed by handle in `CONTAINERS`. Dropped with its last task.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Container {
+    /// Policy id.
+    pub policy: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Labelled tasks, plus registrations that still wait for their `execve`.
+    pub tasks: u64,
+    /// Start of the current rate-limit window, in ns since boot.
+    pub window_start: u64,
+    /// Events in the current window.
+    pub window_events: u64,
+    /// Denials and audits that were not reported because the container made too many.
+    pub suppressed: u64,
+    /// Denials in all.
+    pub denied: u64,
+}
+
+/// A container's id, keyed by handle in `CONTAINER_NAMES`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct ContainerName {
+    /// Bytes used in `id`.
+    pub len: u32,
+    /// User id of who started the runtime.
+    pub owner: u32,
+    /// The id's bytes.
+    pub id: [u8; CONTAINER_ID_LEN],
+}
+
+/// Base name of an OCI runtime, zero-padded; key of `RUNTIME_NAMES`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct RuntimeName {
+    /// The name's bytes.
+    pub name: [u8; NAME_LEN],
+}

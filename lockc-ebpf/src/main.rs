@@ -1,0 +1,8 @@
+//! BPF programs of lockc.
+#![no_std]
+#![no_main]
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    loop {}
+}

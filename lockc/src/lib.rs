@@ -1,0 +1,1 @@
+//! lockc makes containers on edge nodes contain.
