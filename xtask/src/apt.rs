@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::{command, mirror, paths};
 
 /// Lists older than this are fetched again, so that "newest in suite" stays true.
-const LISTS_KEEP: Duration = Duration::from_secs(7 * 24 * 3600);
+const LISTS_KEEP: Duration = Duration::from_hours(7 * 24);
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
@@ -120,18 +120,17 @@ impl Suite {
     /// The newest version of `name` in this suite.
     pub(crate) fn find(&self, name: &str) -> Result<Package> {
         let known = self.root.join("known").join(name);
-        let text = match fs::read_to_string(&known) {
-            Ok(text) => text,
-            Err(_) => {
-                let shown = command::output(
-                    self.apt("apt-cache").args(["show", "--no-all-versions", name]),
-                    "reading the package lists",
-                )
-                .with_context(|| format!("no package {name} in {}", self.name))?;
-                fs::write(&known, &shown)
-                    .with_context(|| format!("cannot write {}", known.display()))?;
-                shown
-            }
+        let text = if let Ok(text) = fs::read_to_string(&known) {
+            text
+        } else {
+            let shown = command::output(
+                self.apt("apt-cache").args(["show", "--no-all-versions", name]),
+                "reading the package lists",
+            )
+            .with_context(|| format!("no package {name} in {}", self.name))?;
+            fs::write(&known, &shown)
+                .with_context(|| format!("cannot write {}", known.display()))?;
+            shown
         };
         let stanza = text.split("\n\n").next().unwrap_or_default();
         let field = |key: &str| {

@@ -120,14 +120,14 @@ impl<W: Write> Archive<W> {
         let inode = self.next_inode;
         self.next_inode += 1;
         let links = if mode & DIRECTORY == DIRECTORY { 2 } else { 1 };
-        let mut header = String::with_capacity(110);
-        header.push_str("070701");
+        let mut header = Vec::with_capacity(110);
+        header.extend_from_slice(b"070701");
         // inode, mode, uid, gid, links, mtime, size, device, special device, name length, checksum
         let name_size = u32::try_from(name.len() + 1).context("a member's name is too long")?;
         for field in [inode, mode, 0, 0, links, 0, size, 0, 0, 0, 0, name_size, 0] {
-            header.push_str(&format!("{field:08x}"));
+            write!(header, "{field:08x}").context("cannot write a member's header")?;
         }
-        self.put(header.as_bytes())?;
+        self.put(&header)?;
         self.put(name.as_bytes())?;
         self.put(&[0])?;
         self.align()?;

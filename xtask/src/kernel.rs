@@ -15,16 +15,16 @@ use crate::apt::{Package, Suite};
 /// A kernel of the test matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kernel {
-    /// Debian 12, x86_64
+    /// Debian 12, amd64
     #[value(name = "6.1")]
     V6_1,
-    /// Debian 13, x86_64
+    /// Debian 13, amd64
     #[value(name = "6.12")]
     V6_12,
-    /// Debian 13 backports, x86_64
+    /// Debian 13 backports, amd64
     #[value(name = "7.x")]
     V7,
-    /// Debian 13, aarch64
+    /// Debian 13, arm64
     #[value(name = "arm64")]
     Arm64,
 }
@@ -70,6 +70,8 @@ pub(crate) struct Files {
     pub(crate) image: PathBuf,
     /// `…/lib/modules/RELEASE`
     pub(crate) modules: PathBuf,
+    /// The list of modules that are part of the image.
+    builtin: PathBuf,
 }
 
 impl Kernel {
@@ -103,35 +105,34 @@ impl Kernel {
             .find(|name| name.starts_with("linux-image-"))
             .with_context(|| format!("{} names no kernel", latest.id()))?;
         let package = suite.find(name)?;
+        let release = name.trim_start_matches("linux-image-");
         let parts = package
             .depends
             .iter()
-            .filter(|name| name.starts_with("linux-binary-") || name.starts_with("linux-modules-"))
+            .filter(|name| name.ends_with(release))
             .map(|name| suite.find(name))
             .collect::<Result<Vec<Package>>>()?;
         let id = package.id();
-        let mut image = None;
-        let mut modules = None;
+        let mut places = Vec::new();
         for package in std::iter::once(&package).chain(&parts) {
             let dir = suite.unpack(package)?;
-            image = image.or(only_entry(&dir.join("boot"), "vmlinuz-"));
-            modules = modules
-                .or(only_entry(&dir.join("usr/lib/modules"), ""))
-                .or(only_entry(&dir.join("lib/modules"), ""));
+            places.push(dir.join("boot"));
+            places.push(dir.join("lib/modules").join(release));
+            places.push(dir.join("usr/lib/modules").join(release));
         }
-        Ok(Files {
-            image: image.with_context(|| format!("no kernel image in {id}"))?,
-            modules: modules.with_context(|| format!("no modules in {id}"))?,
-            id,
-        })
+        let find = |name: &str| {
+            let found = places.iter().find(|place| place.join(name).exists());
+            found.with_context(|| format!("no {name} in {id} and its parts"))
+        };
+        let image = [format!("vmlinuz-{release}"), "vmlinuz".to_owned()];
+        let image = image
+            .iter()
+            .find_map(|name| Some(find(name).ok()?.join(name)))
+            .with_context(|| format!("no kernel image in {id} and its parts"))?;
+        let modules = find("kernel")?.clone();
+        let builtin = find("modules.builtin")?.join("modules.builtin");
+        Ok(Files { id, image, modules, builtin })
     }
-}
-
-fn only_entry(dir: &Path, prefix: &str) -> Option<PathBuf> {
-    fs::read_dir(dir)
-        .ok()?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.file_name().is_some_and(|it| it.to_string_lossy().starts_with(prefix)))
 }
 
 impl Files {
@@ -140,9 +141,8 @@ impl Files {
     pub(crate) fn load_order(&self, wanted: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
         let mut paths = BTreeMap::new();
         find_modules(&self.modules.join("kernel"), &mut paths)?;
-        let builtin = self.modules.join("modules.builtin");
-        let builtin = fs::read_to_string(&builtin)
-            .with_context(|| format!("cannot read {}", builtin.display()))?;
+        let builtin = fs::read_to_string(&self.builtin)
+            .with_context(|| format!("cannot read {}", self.builtin.display()))?;
         let mut order = Vec::new();
         for name in wanted {
             let here = builtin.lines().any(|line| module_name(line) == *name);

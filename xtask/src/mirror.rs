@@ -112,11 +112,8 @@ fn one_line(text: &str) -> Vec<Source> {
 
 /// The deb822 format of `.sources` files.
 fn deb822(text: &str) -> Vec<Source> {
-    let text: String = text
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .map(|line| format!("{line}\n"))
-        .collect();
+    let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    let text = lines.join("\n");
     text.split("\n\n")
         .flat_map(|stanza| {
             let field = |name: &str| {

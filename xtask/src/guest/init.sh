@@ -44,6 +44,7 @@ ln -s fd/1 /dev/stdout
 ln -s fd/2 /dev/stderr
 [ -e /dev/ptmx ] || ln -s pts/ptmx /dev/ptmx
 ip link set lo up
+chmod 755 /
 hostname guest
 echo 4194304 >/proc/sys/kernel/pid_max
 ulimit -n 65536
