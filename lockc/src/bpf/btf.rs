@@ -57,7 +57,6 @@ struct Type {
     kind: Kind,
     /// Bit 31 of `info`: members carry a bit-field size in their offset.
     bitfields: bool,
-    name: u32,
     /// `size` or `type`, depending on the kind.
     value: u32,
     members: u16,
@@ -127,7 +126,6 @@ impl<'a> Btf<'a> {
         self.index.push(Type {
             kind: Kind::Other,
             bitfields: false,
-            name: 0,
             value: 0,
             members: 0,
             data: 0,
@@ -168,7 +166,7 @@ impl<'a> Btf<'a> {
                 let name = self.string(name).ok_or(truncated)?;
                 self.structs.entry(name).or_insert(id);
             }
-            self.index.push(Type { kind, bitfields: info >> 31 == 1, name, value, members, data });
+            self.index.push(Type { kind, bitfields: info >> 31 == 1, value, members, data });
         }
         Ok(())
     }
@@ -233,8 +231,8 @@ impl<'a> Btf<'a> {
             if self.string(member_name)? == name {
                 return (bitfield == 0 && bits % 8 == 0).then_some((here, member_type));
             }
+            // Without a name: anonymous, or a named structure embedded by -fms-extensions (7.x).
             if member_name == 0
-                && member_type.name == 0
                 && let Some((inner, found)) = self.find(member_type, name, depth + 1)
             {
                 return Some((here.checked_add(inner)?, found));
