@@ -1,3 +1,4 @@
 //! lockc makes containers on edge nodes contain.
 
 pub mod bpf;
+pub mod watch;
