@@ -144,7 +144,7 @@ fn host() -> Result<String> {
     Ok(host.context("rustc does not name its host")?.to_owned())
 }
 
-const DENY_VERSION: &str = "0.18.9";
+const DENY_VERSION: &str = "0.20.2";
 
 /// cargo-deny under target/tools.
 #[derive(Debug)]
