@@ -57,3 +57,18 @@ pub enum PathVerdict {
     /// Nothing at or below the path may be opened.
     Deny = 1,
 }
+
+/// Longest policy name, in bytes.
+pub const POLICY_NAME_LEN: usize = 64;
+
+/// Value of `POLICY_NAMES`: lets a restarted daemon find the policies it installed before.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct PolicyName {
+    /// Digest of flags and rules: equal digests are equal policies.
+    pub digest: u64,
+    /// Bytes used in `name`.
+    pub len: u64,
+    /// The name's bytes.
+    pub name: [u8; POLICY_NAME_LEN],
+}

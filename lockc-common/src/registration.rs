@@ -32,10 +32,6 @@ pub struct Pending {
     pub flags: u32,
     /// Zero.
     pub reserved: u32,
-    /// Inode of the root file system on the host; 0 when unknown.
-    pub rootfs: crate::InodeKey,
-    /// Zero.
-    pub reserved2: u64,
 }
 
 /// A container, keyed by handle in `CONTAINERS`. Dropped with its last task.
@@ -54,8 +50,10 @@ pub struct Container {
     pub window_events: u64,
     /// Denials and audits that were not reported because the container made too many.
     pub suppressed: u64,
-    /// Denials in all.
+    /// Denials and audits in all.
     pub denied: u64,
+    /// Directory of the root file system on the host; inode number 0 when unknown.
+    pub rootfs: crate::InodeKey,
 }
 
 /// A container's id, keyed by handle in `CONTAINER_NAMES`.

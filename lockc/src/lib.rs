@@ -1,1 +1,3 @@
 //! lockc makes containers on edge nodes contain.
+
+pub mod bpf;
