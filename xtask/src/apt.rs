@@ -16,7 +16,8 @@ use crate::{command, mirror, paths};
 /// Lists older than this are fetched again, so that "newest in suite" stays true.
 const LISTS_KEEP: Duration = Duration::from_hours(7 * 24);
 
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+/// The keys that sign Debian's archive, from package debian-archive-keyring.
+pub(crate) const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// One suite for one architecture, with package lists of its own.
 #[derive(Debug)]
@@ -89,6 +90,17 @@ impl Suite {
         fs::remove_dir_all(&known).with_context(|| format!("cannot remove {}", known.display()))?;
         paths::create_dir(&known)?;
         write("fetched", "")
+    }
+
+    /// The suite's signed release file: changes whenever any of its packages does.
+    pub(crate) fn release(&self) -> Result<Vec<u8>> {
+        let lists = self.root.join("lists");
+        let file = fs::read_dir(&lists)
+            .with_context(|| format!("cannot read {}", lists.display()))?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .find(|path| path.to_string_lossy().ends_with("Release"))
+            .with_context(|| format!("no release file in {}", lists.display()))?;
+        fs::read(&file).with_context(|| format!("cannot read {}", file.display()))
     }
 
     fn apt(&self, program: &str) -> Command {

@@ -22,7 +22,7 @@ fn line(command: &Command) -> String {
         .join(" ")
 }
 
-/// Runs `command` and gives back its stdout; a failure carries its stderr.
+/// Runs `command` and gives back its stdout; a failure carries all it said.
 /// After a few seconds `label` goes to stderr, so that nobody waits in the dark.
 pub(crate) fn output(command: &mut Command, label: &str) -> Result<String> {
     let what = line(command);
@@ -35,8 +35,9 @@ pub(crate) fn output(command: &mut Command, label: &str) -> Result<String> {
     let output = patiently(label, || child.wait_with_output())
         .with_context(|| format!("cannot wait for {what}"))?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        bail!("{what}: {}\n{}", output.status, said.trim_end());
+        let out = String::from_utf8_lossy(&output.stdout);
+        let err = String::from_utf8_lossy(&output.stderr);
+        bail!("{what}: {}\n{}", output.status, format!("{out}{err}").trim_end());
     }
     String::from_utf8(output.stdout).with_context(|| format!("the output of {what} is not UTF-8"))
 }

@@ -15,13 +15,21 @@ use crate::{
     cpio::Archive,
     kernel::{Architecture, Files},
     paths::{self, Digest},
-    userland::Userland,
+    userland::{self, Userland},
 };
 
-const INIT: &str = include_str!("guest/init.sh");
+/// Runs the command and reports, in both kinds of guest.
+const REPORT: &str = include_str!("guest/report.sh");
 
-/// Modules the init script loads where the kernel does not have them built in.
-const MODULES: [&str; 4] = ["virtio_pci", "virtio_console", "overlay", "fuse"];
+const SCRIPTS: [(&str, &str); 2] =
+    [("init", include_str!("guest/init.sh")), (".guest/report", REPORT)];
+
+const FULL_INIT: &str = include_str!("guest/full-init.sh");
+const FULL_UNIT: &str = include_str!("guest/lockc-guest.service");
+
+/// Modules the init scripts load where the kernel does not have them built in.
+const MICRO_MODULES: [&str; 4] = ["virtio_pci", "virtio_console", "overlay", "fuse"];
+const FULL_MODULES: [&str; 3] = ["virtio_pci", "virtio_blk", "ext4"];
 
 const ACCOUNTS: [(&str, &str); 7] = [
     (
@@ -38,48 +46,77 @@ const ACCOUNTS: [(&str, &str); 7] = [
     ("etc/os-release", "ID=lockc-guest\nNAME=\"lockc micro guest\"\n"),
 ];
 
-/// The cached archives of a guest, in the order the kernel has to see them.
-pub(crate) fn base(kernel: &Files, architecture: Architecture) -> Result<Vec<PathBuf>> {
+/// Where a full guest's boot archive keeps the files that go over its root.
+pub(crate) const OVERLAY: &str = ".overlay/";
+
+/// The cached archives of a micro guest, in the order the kernel has to see them.
+pub(crate) fn micro(kernel: &Files, architecture: Architecture) -> Result<Vec<PathBuf>> {
     let userland = Userland::fetch(architecture)?;
     let mut digest = Digest::new();
     for id in &userland.ids {
         digest.add(id.as_bytes());
     }
-    digest.add(INIT.as_bytes());
-    digest.add(format!("{ACCOUNTS:?}").as_bytes());
-    let userland =
-        cached(&format!("userland-{}-{}", architecture.debian(), digest.hex()), |archive| {
-            write_userland(archive, &userland)
-        })?;
-    let mut digest = Digest::new();
-    digest.add(kernel.id.as_bytes());
-    digest.add(MODULES.join(" ").as_bytes());
-    let modules =
-        cached(&format!("modules-{}-{}", architecture.debian(), digest.hex()), |archive| {
-            for (number, (name, content)) in kernel.load_order(&MODULES)?.iter().enumerate() {
-                archive.file(&format!(".guest/modules/{number:02}-{name}.ko"), 0o644, content)?;
-            }
-            Ok(())
-        })?;
-    Ok(vec![userland, modules])
+    for (name, text) in SCRIPTS.iter().chain(&ACCOUNTS) {
+        digest.add(name.as_bytes());
+        digest.add(text.as_bytes());
+    }
+    let name = format!("userland-{}-{}", architecture.debian(), digest.hex());
+    let userland = cached(&name, |archive| write_userland(archive, &userland))?;
+    Ok(vec![userland, modules(kernel, &MICRO_MODULES)?])
 }
 
-/// What changes from run to run: the command, the freshly built binaries, `--share`.
+/// The cached archives that boot a full guest from its disk.
+pub(crate) fn full(kernel: &Files, architecture: Architecture) -> Result<Vec<PathBuf>> {
+    let (id, busybox) = userland::busybox(architecture)?;
+    let mut digest = Digest::new();
+    digest.add(id.as_bytes());
+    for text in [FULL_INIT, REPORT, FULL_UNIT] {
+        digest.add(text.as_bytes());
+    }
+    let boot = cached(&format!("boot-{}-{}", architecture.debian(), digest.hex()), |archive| {
+        for dir in ["dev", "proc", "sys", "mnt/root", OVERLAY] {
+            archive.directory(dir)?;
+        }
+        archive.copy("bin/busybox", &busybox)?;
+        archive.file(&format!("{OVERLAY}.guest/report"), 0o755, REPORT.as_bytes())?;
+        let units = format!("{OVERLAY}etc/systemd/system");
+        let unit = "lockc-guest.service";
+        archive.file(&format!("{units}/{unit}"), 0o644, FULL_UNIT.as_bytes())?;
+        archive
+            .symlink(&format!("{units}/multi-user.target.wants/{unit}"), &format!("../{unit}"))?;
+        archive.file("init", 0o755, FULL_INIT.as_bytes())
+    })?;
+    Ok(vec![boot, modules(kernel, &FULL_MODULES)?])
+}
+
+fn modules(kernel: &Files, wanted: &[&str]) -> Result<PathBuf> {
+    let mut digest = Digest::new();
+    digest.add(kernel.id.as_bytes());
+    digest.add(wanted.join(" ").as_bytes());
+    cached(&format!("modules-{}", digest.hex()), |archive| {
+        for (number, (name, content)) in kernel.load_order(wanted)?.iter().enumerate() {
+            archive.file(&format!(".guest/modules/{number:02}-{name}.ko"), 0o644, content)?;
+        }
+        Ok(())
+    })
+}
+
+/// What changes from run to run: the command, the freshly built binaries, the
+/// shared directory. `prefix` is where in the archive the guest's root is.
 pub(crate) fn run_part(
     path: &Path,
-    artifacts: Option<&Artifacts>,
+    prefix: &str,
+    artifacts: &Artifacts,
     script: &str,
     share: Option<&Path>,
 ) -> Result<()> {
     write(path, |archive| {
-        archive.file(".guest/command", 0o755, script.as_bytes())?;
-        if let Some(artifacts) = artifacts {
-            for (guest, file) in artifacts.files() {
-                archive.copy(guest, &file)?;
-            }
+        archive.file(&format!("{prefix}.guest/command"), 0o755, script.as_bytes())?;
+        for (guest, file) in artifacts.files() {
+            archive.copy(&format!("{prefix}{guest}"), &file)?;
         }
         match share {
-            Some(share) => archive.tree("mnt/share", share),
+            Some(share) => archive.tree(&format!("{prefix}mnt/share"), share),
             None => Ok(()),
         }
     })
@@ -121,7 +158,9 @@ fn write_userland(archive: &mut Archive<BufWriter<fs::File>>, userland: &Userlan
     for (name, text) in ACCOUNTS {
         archive.file(name, 0o644, text.as_bytes())?;
     }
-    archive.file("init", 0o755, INIT.as_bytes())?;
+    for (name, text) in SCRIPTS {
+        archive.file(name, 0o755, text.as_bytes())?;
+    }
     for (guest, file) in &userland.files {
         archive.copy(guest, file)?;
     }

@@ -71,7 +71,7 @@ pub(crate) struct Files {
     /// `…/lib/modules/RELEASE`
     pub(crate) modules: PathBuf,
     /// The list of modules that are part of the image.
-    builtin: PathBuf,
+    pub(crate) builtin: PathBuf,
 }
 
 impl Kernel {

@@ -12,12 +12,18 @@ mod apt;
 mod artifacts;
 mod command;
 mod cpio;
+mod demo;
+mod guest;
+mod image;
 mod initramfs;
 mod kernel;
+mod lint;
 mod mirror;
 mod paths;
 mod qemu;
 mod setup;
+mod tally;
+mod test;
 mod userland;
 mod vm;
 
@@ -35,13 +41,19 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Demo(demo::Demo),
+    Lint(lint::Lint),
     Setup(setup::Setup),
+    Test(test::Test),
     Vm(vm::Vm),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
+        Verb::Demo(demo) => demo.run(),
+        Verb::Lint(lint) => lint.run(),
         Verb::Setup(setup) => setup.run(),
+        Verb::Test(test) => test.run(),
         Verb::Vm(vm) => vm.run(),
     };
     match outcome {

@@ -33,6 +33,16 @@ pub(crate) fn create_dir(dir: &Path) -> Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))
 }
 
+/// Makes others who want the same cache wait until the file is dropped.
+pub(crate) fn lock(name: &str) -> Result<fs::File> {
+    create_dir(&target())?;
+    let path = target().join(format!("{name}.lock"));
+    let file =
+        fs::File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+    Ok(file)
+}
+
 /// 64-bit FNV-1a, written as hex: names cache entries by their content. Not a
 /// defence against anybody: whoever can write the cache can write the sources.
 #[derive(Debug)]

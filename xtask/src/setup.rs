@@ -143,3 +143,42 @@ fn host() -> Result<String> {
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));
     Ok(host.context("rustc does not name its host")?.to_owned())
 }
+
+const DENY_VERSION: &str = "0.20.2";
+
+/// cargo-deny under target/tools.
+#[derive(Debug)]
+pub(crate) struct CargoDeny(PathBuf);
+
+impl CargoDeny {
+    /// Builds it unless it is there at our version.
+    pub(crate) fn install() -> Result<Self> {
+        let tools = paths::tools();
+        let binary = tools.join("bin/cargo-deny");
+        let version = command::output(Command::new(&binary).arg("--version"), "asking cargo-deny");
+        if !version.is_ok_and(|text| text.split_whitespace().any(|word| word == DENY_VERSION)) {
+            command::run(
+                cargo()
+                    .args([
+                        "install",
+                        "cargo-deny",
+                        "--version",
+                        DENY_VERSION,
+                        "--locked",
+                        "--force",
+                    ])
+                    .args(["--target", &host()?])
+                    .arg("--root")
+                    .arg(&tools),
+                "building cargo-deny (a few minutes)",
+            )?;
+        }
+        Ok(Self(binary))
+    }
+
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(&self.0);
+        command.current_dir(paths::workspace());
+        command
+    }
+}

@@ -29,12 +29,7 @@ impl Userland {
         let stable = Suite::open("trixie", architecture.debian())?;
         let newer = Suite::open("forky", architecture.debian())?;
         let mut userland = Self { ids: Vec::new(), files: Vec::new() };
-        let busybox = userland.package(&stable, "busybox-static")?;
-        userland.take(
-            "usr/bin/busybox",
-            &[&busybox.join("usr/bin/busybox"), &busybox.join("bin/busybox")],
-        )?;
-
+        userland.busybox(&stable)?;
         let mut wanted = Vec::new();
         for (suite, name, path) in [
             (&stable, "runc", "usr/bin/runc"),
@@ -65,6 +60,11 @@ impl Userland {
         Ok(userland)
     }
 
+    fn busybox(&mut self, suite: &Suite) -> Result<PathBuf> {
+        let dir = self.package(suite, "busybox-static")?;
+        self.take("usr/bin/busybox", &[&dir.join("usr/bin/busybox"), &dir.join("bin/busybox")])
+    }
+
     fn package(&mut self, suite: &Suite, name: &str) -> Result<PathBuf> {
         let package = suite.find(name)?;
         self.ids.push(package.id());
@@ -78,6 +78,13 @@ impl Userland {
         self.files.push((guest.to_owned(), file.to_path_buf()));
         Ok(file.to_path_buf())
     }
+}
+
+/// A static busybox: its package and its file.
+pub(crate) fn busybox(architecture: Architecture) -> Result<(String, PathBuf)> {
+    let mut userland = Userland { ids: Vec::new(), files: Vec::new() };
+    let file = userland.busybox(&Suite::open("trixie", architecture.debian())?)?;
+    Ok((userland.ids.concat(), file))
 }
 
 /// Looks for libraries in the packages that the runtimes depend on, near ones first.

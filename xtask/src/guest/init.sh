@@ -1,6 +1,5 @@
 #!/bin/busybox sh
-# First process of a micro guest: makes an ordinary system of the initramfs, runs
-# the command that xtask put in /.guest/command, and reports through virtio ports.
+# First process of a micro guest: makes an ordinary system of the initramfs.
 busybox=/usr/bin/busybox
 
 if [ ! -e /.guest/moved ]; then
@@ -49,34 +48,4 @@ hostname guest
 echo 4194304 >/proc/sys/kernel/pid_max
 ulimit -n 65536
 
-port() {
-	for dir in /sys/class/virtio-ports/*; do
-		if [ "$(cat "$dir/name")" = "$1" ]; then
-			echo "/dev/${dir##*/}"
-			return
-		fi
-	done
-	echo "init: no virtio port $1" >/dev/console
-	poweroff -f
-}
-
-# The command writes to pipes, as under any CI: a port takes one opener only.
-mkfifo /.guest/out /.guest/err
-cat /.guest/out >"$(port out)" &
-out=$!
-cat /.guest/err >"$(port err)" &
-err=$!
-cd /root
-sh /.guest/command </dev/null >/.guest/out 2>/.guest/err
-code=$?
-# What the command left running may hold the pipes open: wait for the end of its
-# output, but not for ever.
-tries=0
-while kill -0 $out 2>/dev/null || kill -0 $err 2>/dev/null; do
-	tries=$((tries + 1))
-	[ $tries -gt 20 ] && break
-	usleep 50000
-done
-echo "$code" >"$(port code)"
-sync
-poweroff -f
+exec sh /.guest/report
