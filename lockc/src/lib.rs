@@ -1,1 +1,2 @@
 //! lockc makes containers on edge nodes contain.
+pub mod runtime;
