@@ -1,4 +1,6 @@
 //! What an OCI runtime was asked to do: its command line, read from the frozen
 //! task, and the bundle it points to.
 
+pub mod argv;
+pub mod caller;
 pub mod cmdline;
