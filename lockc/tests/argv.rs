@@ -2,6 +2,7 @@
 //!
 //! Needs root, as fanotify does. A child runs this very test binary again, with
 //! `CHILD` telling it how to execute the marked file.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
 use std::{
     env,

@@ -2,5 +2,6 @@
 //! task, and the bundle it points to.
 
 pub mod argv;
+pub mod bundle;
 pub mod caller;
 pub mod cmdline;
