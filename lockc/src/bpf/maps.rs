@@ -11,7 +11,10 @@ use lockc_common::{
     UNATTRIBUTED,
 };
 
-use super::load::{Kernel, LoadError};
+use super::{
+    events::Events,
+    load::{Kernel, LoadError},
+};
 
 /// A policy as the programs need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,8 +100,8 @@ where
 }
 
 /// The ring buffer, for the thread that drains it.
-pub fn take_events(kernel: &mut Kernel) -> Result<RingBuf<MapData>, LoadError> {
-    take(kernel, "EVENTS")
+pub fn take_events(kernel: &mut Kernel) -> Result<Events, LoadError> {
+    take::<RingBuf<MapData>>(kernel, "EVENTS").map(Events::new)
 }
 
 /// A lock whose holder panicked guards maps that are still whole: every update is one syscall.

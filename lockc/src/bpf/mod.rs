@@ -3,6 +3,7 @@
 
 pub mod btf;
 pub mod calls;
+pub mod events;
 pub mod host;
 pub mod layout;
 pub mod load;

@@ -117,7 +117,7 @@ fn open_path(path: PathBuf) -> Result<OwnedFd, CallerError> {
 /// Field 22 of `/proc/TID/stat` (`proc_pid_stat(5)`). Field 2, the name, is in
 /// parentheses and may itself contain spaces and parentheses, so that fields
 /// are counted from the last one.
-fn start_ticks(stat: &[u8]) -> Option<u64> {
+pub fn start_ticks(stat: &[u8]) -> Option<u64> {
     let end = stat.iter().rposition(|byte| *byte == b')')?;
     let fields = str::from_utf8(&stat[end + 1..]).ok()?;
     fields.split_ascii_whitespace().nth(22 - 3)?.parse().ok()

@@ -2,3 +2,4 @@
 
 pub mod gate;
 pub mod group;
+pub mod runtimes;
