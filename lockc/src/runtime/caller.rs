@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Read as _},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::OpenOptionsExt as _,
@@ -100,9 +100,12 @@ fn field<T>(
     field: &'static str,
     parse: impl FnOnce(&[u8]) -> Option<T>,
 ) -> Result<T, CallerError> {
-    let text =
-        fs::read(path).map_err(|source| CallerError::Read { path: path.to_owned(), source })?;
-    parse(&text).ok_or_else(|| CallerError::Field { path: path.to_owned(), field })
+    let failed = |source| CallerError::Read { path: path.to_owned(), source };
+    // One read is one consistent answer. A task in hundreds of groups has a longer file, whose
+    // end is not needed.
+    let mut text = [0; 4096];
+    let len = File::open(path).and_then(|mut file| file.read(&mut text)).map_err(failed)?;
+    parse(&text[..len]).ok_or_else(|| CallerError::Field { path: path.to_owned(), field })
 }
 
 fn open_path(path: PathBuf) -> Result<OwnedFd, CallerError> {
