@@ -49,7 +49,7 @@ assert_plain! {
     InodeKey => 16,
     Label => 96,
     PathKey => 256,
-    Pending => 24,
+    Pending => 40,
     Policy => 8,
     PolicyName => 16 + POLICY_NAME_LEN,
     RuntimeName => NAME_LEN,

@@ -32,6 +32,9 @@ pub struct Pending {
     pub flags: u32,
     /// Zero.
     pub reserved: u32,
+    /// The file that is being executed: if that `execve` fails, another one of the same thread
+    /// does not take up the registration.
+    pub exe: crate::InodeKey,
 }
 
 /// A container, keyed by handle in `CONTAINERS`. Dropped with its last task.

@@ -16,8 +16,8 @@ use crate::{
 /// Descriptor argument for "none".
 const NO_FD: u64 = u32::MAX as u64;
 
-/// `add_container(tid, start_ticks, handle, policy, flags, rootfs_fd)`: a new container, whose
-/// runtime is frozen in thread `tid`.
+/// `add_container(tid, start_ticks, handle, policy | flags << 32, rootfs_fd, exe_fd)`: a new
+/// container, whose runtime is frozen in thread `tid`.
 #[inline(always)]
 pub fn add_container(ctx: &ProbeContext) {
     let (Some(tid), Some(start_ticks), Some(handle)) =
@@ -25,43 +25,50 @@ pub fn add_container(ctx: &ProbeContext) {
     else {
         return;
     };
-    let (Some(policy), Some(flags), Some(rootfs)) =
+    let (Some(policy_and_flags), Some(rootfs), Some(exe)) =
         (ctx.arg::<u64>(3), ctx.arg::<u64>(4), ctx.arg::<u64>(5))
     else {
         return;
     };
     let rootfs = if rootfs == NO_FD { None } else { inode_of_fd(rootfs as u32) };
     let container = Container {
-        policy: policy as u32,
+        policy: policy_and_flags as u32,
         tasks: 1, // the registration itself
         rootfs: rootfs.unwrap_or(InodeKey { ino: 0, dev: 0, generation: 0 }),
         ..Container::default()
     };
     const NOEXIST: u64 = 1; // BPF_NOEXIST
     if CONTAINERS.insert(&handle, &container, NOEXIST).is_ok() {
-        await_exec(tid as u32, start_ticks, handle, flags as u32);
+        await_exec(tid as u32, start_ticks, handle, (policy_and_flags >> 32) as u32, exe as u32);
     }
 }
 
-/// `add_process(tid, start_ticks, handle, flags)`: thread `tid` is frozen in the `execve` of a
+/// `add_process(tid, start_ticks, handle, flags, exe_fd)`: thread `tid` is frozen in the `execve` of a
 /// runtime that works on the container of `handle`.
 #[inline(always)]
 pub fn add_process(ctx: &ProbeContext) {
-    let (Some(tid), Some(start_ticks), Some(handle), Some(flags)) =
-        (ctx.arg::<u64>(0), ctx.arg::<u64>(1), ctx.arg::<u64>(2), ctx.arg::<u64>(3))
+    let (Some(tid), Some(start_ticks), Some(handle)) =
+        (ctx.arg::<u64>(0), ctx.arg::<u64>(1), ctx.arg::<u64>(2))
     else {
         return;
     };
+    let (Some(flags), Some(exe)) = (ctx.arg::<u64>(3), ctx.arg::<u64>(4)) else {
+        return;
+    };
     if container::join(handle) {
-        await_exec(tid as u32, start_ticks, handle, flags as u32);
+        await_exec(tid as u32, start_ticks, handle, flags as u32, exe as u32);
     }
 }
 
 /// The caller has counted the registration as a task of the container.
 #[inline(always)]
-fn await_exec(tid: u32, start_ticks: u64, container: u64, flags: u32) {
+fn await_exec(tid: u32, start_ticks: u64, container: u64, flags: u32, exe: u32) {
     withdraw(tid); // of an earlier task with this number
-    let pending = Pending { container, start_ticks, flags, reserved: 0 };
+    let Some(exe) = inode_of_fd(exe) else {
+        container::leave(container);
+        return;
+    };
+    let pending = Pending { container, start_ticks, flags, reserved: 0, exe };
     if PENDING.insert(&tid, &pending, 0).is_err() {
         container::leave(container);
     }

@@ -1,1 +1,111 @@
-fn main() {}
+//! Guest-side tests of lockc, and the attacker that they put into containers.
+//!
+//! ```text
+//! lockc-tests run --suite micro|full [--runtime runc|runc-new|crun] [--off] [FILTER]
+//! lockc-tests list
+//! lockc-tests demo
+//! lockc-tests probe VERB ARG…
+//! ```
+
+mod harness;
+mod probe;
+mod suite;
+mod sys;
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+
+use harness::{
+    context::{Amounts, Context},
+    runner::{self, Test},
+    say,
+};
+
+const USAGE: &str = "usage: lockc-tests run --suite micro|full [--runtime NAME] [--off] \
+                     [--containers N] [--parallel N] [--failures N] [FILTER]\n       \
+                     lockc-tests list | demo | probe VERB ARG...";
+
+fn main() -> Result<ExitCode> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.split_first() {
+        Some((verb, args)) if verb == "probe" => probe::main(args),
+        // The copy that lies in a container's root file system.
+        Some((_, _)) if called_as_probe() => probe::main(&args),
+        Some((verb, args)) if verb == "run" => run(args),
+        Some((verb, [])) if verb == "list" => {
+            list();
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => bail!("{USAGE}"),
+    }
+}
+
+fn called_as_probe() -> bool {
+    std::env::args_os()
+        .next()
+        .is_some_and(|name| std::path::Path::new(&name).file_name() == Some("probe".as_ref()))
+}
+
+/// The command line of `run`.
+#[derive(Debug)]
+struct Options {
+    suite: String,
+    runtime: Option<String>,
+    off: bool,
+    filter: String,
+    amounts: Amounts,
+}
+
+impl Options {
+    fn parse(args: &[String]) -> Result<Self> {
+        let parallel = std::thread::available_parallelism().map_or(4, |count| 4 * count.get());
+        let mut options = Self {
+            suite: "micro".to_owned(),
+            runtime: None,
+            off: false,
+            filter: String::new(),
+            amounts: Amounts { containers: 200, parallel, failures: 5000 },
+        };
+        let mut args = args.iter();
+        while let Some(arg) = args.next() {
+            let mut value = || args.next().with_context(|| format!("{arg} needs a value"));
+            match arg.as_str() {
+                "--suite" => options.suite.clone_from(value()?),
+                "--runtime" => options.runtime = Some(value()?.clone()),
+                "--off" => options.off = true,
+                "--containers" => options.amounts.containers = value()?.parse()?,
+                "--parallel" => options.amounts.parallel = value()?.parse()?,
+                "--failures" => options.amounts.failures = value()?.parse()?,
+                option if option.starts_with('-') => bail!("no option {option}\n{USAGE}"),
+                filter => filter.clone_into(&mut options.filter),
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn tests(suite: &str) -> Result<Vec<&'static Test>> {
+    match suite {
+        "micro" => Ok(suite::micro()),
+        _ => bail!("no suite {suite}"),
+    }
+}
+
+fn run(args: &[String]) -> Result<ExitCode> {
+    let Options { suite, runtime, off, filter, amounts } = Options::parse(args)?;
+    let tests: Vec<_> = tests(&suite)?
+        .into_iter()
+        .filter(|test| format!("{}/{}", test.group, test.name).contains(&filter))
+        .collect();
+    let context = Context::new(runtime.as_deref(), amounts)?;
+    let (passed, failed) = runner::run(&context, &tests, off);
+    say(format_args!("{passed} passed, {failed} failed"));
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn list() {
+    for test in suite::micro() {
+        say(format_args!("{}/{}", test.group, test.name));
+    }
+}

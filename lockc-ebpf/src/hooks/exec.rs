@@ -64,16 +64,17 @@ pub fn root_changes() {
     }
 }
 
-/// Takes the registration of this thread, if there is one that was meant for this very task.
+/// Takes the registration of this thread, if there is one that was meant for this very `execve`.
 #[inline(always)]
-fn take_registration(task: Task) -> Option<Pending> {
+fn take_registration(task: Task, file: File) -> Option<Pending> {
     // SAFETY: no preconditions.
     let tid = bpf_get_current_pid_tgid() as u32;
     // SAFETY: the value is copied at once.
     let pending = *unsafe { PENDING.get(&tid) }?;
     let _ = PENDING.remove(&tid);
-    if pending.start_ticks != task.start_ticks() {
-        container::leave(pending.container); // for an earlier task of the same number
+    // For an earlier task of the same number, or for an `execve` that failed?
+    if pending.start_ticks != task.start_ticks() || pending.exe != file.inode().key() {
+        container::leave(pending.container);
         return None;
     }
     Some(pending)
@@ -81,7 +82,7 @@ fn take_registration(task: Task) -> Option<Pending> {
 
 #[inline(always)]
 fn unlabelled(task: Task, bprm: Bprm) -> Answer {
-    let (container, flags) = if let Some(pending) = take_registration(task) {
+    let (container, flags) = if let Some(pending) = take_registration(task, bprm.file()) {
         // The registration counted as a task of its container, and its count goes to the label.
         (pending.container, pending.flags)
     } else if is_runtime(bprm.file()) {
@@ -142,7 +143,7 @@ struct RuntimeNameBytes([u8; NAME_LEN]);
 #[inline(always)]
 fn runtime(task: Task, label: &'static mut Label, bprm: Bprm) -> Answer {
     let file = bprm.file();
-    if let Some(pending) = take_registration(task) {
+    if let Some(pending) = take_registration(task, file) {
         // A runtime that executes a runtime: the inner registration is the more precise one.
         container::leave(label.container);
         label.container = pending.container;

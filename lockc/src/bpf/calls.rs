@@ -11,23 +11,24 @@ pub const NO_FD: u64 = u32::MAX as u64;
 
 // Every function has a body of its own, so that the linker cannot fold two into one address.
 
-/// Registers a new container whose runtime is frozen in thread `tid`.
+/// Registers a new container whose runtime is frozen in thread `tid`: six words, as many as
+/// registers carry on every architecture. Flags are the upper half of `policy_and_flags`.
 #[inline(never)]
 pub extern "C" fn add_container(
     tid: u64,
     start_ticks: u64,
     handle: u64,
-    policy: u64,
-    flags: u64,
+    policy_and_flags: u64,
     rootfs_fd: u64,
+    exe_fd: u64,
 ) {
-    black_box((1_u8, tid, start_ticks, handle, policy, flags, rootfs_fd));
+    black_box((1_u8, tid, start_ticks, handle, policy_and_flags, rootfs_fd, exe_fd));
 }
 
 /// Registers a runtime that works on a known container, frozen in thread `tid`.
 #[inline(never)]
-pub extern "C" fn add_process(tid: u64, start_ticks: u64, handle: u64, flags: u64) {
-    black_box((2_u8, tid, start_ticks, handle, flags));
+pub extern "C" fn add_process(tid: u64, start_ticks: u64, handle: u64, flags: u64, exe_fd: u64) {
+    black_box((2_u8, tid, start_ticks, handle, flags, exe_fd));
 }
 
 /// Withdraws what was registered for thread `tid`.

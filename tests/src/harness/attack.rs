@@ -1,0 +1,216 @@
+//! Attacks: each is shown to work without lockc, then to fail with it.
+
+use std::{collections::HashMap, path::PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{
+    bundle::Bundle,
+    container::Container,
+    context::{Context, Level, Phase},
+    daemon::Wanted,
+    process::Output,
+};
+
+/// What must come of an attack.
+#[derive(Clone, Debug)]
+pub(crate) enum Expect {
+    /// It works without lockc and with the policy privileged; with baseline and restricted it gets
+    /// `EPERM`, and the log says one of the operations.
+    Denied(&'static [&'static str]),
+    /// As [`Expect::Denied`], but a kernel worker is named in the log.
+    DeniedToWorker(&'static [&'static str]),
+    /// Exactly this, with and without lockc: a kernel or runtime stops it, or it is no attack.
+    Same(String),
+}
+
+/// One thing that the probe tries.
+#[derive(Clone, Debug)]
+pub(crate) struct Attack {
+    /// Name of the process that tries it, of at most 15 bytes.
+    pub(crate) name: &'static str,
+    /// The probe's verb with its words.
+    pub(crate) line: String,
+    /// What a successful attack says.
+    pub(crate) gain: String,
+    pub(crate) expect: Expect,
+}
+
+/// How the probe gets into its container.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Entry {
+    /// It is the container's first process.
+    #[default]
+    Run,
+    /// It is executed in a container that sleeps.
+    Exec,
+    /// It is the first process, and the runtime leaks a directory as descriptor 3.
+    Leak(PathBuf),
+}
+
+/// Tries `attacks`, all in one container, as the phase demands.
+///
+/// `before` puts in order what the attacks destroy; `setup` completes the bundle.
+pub(crate) fn attack(
+    context: &Context,
+    what: &str,
+    entry: &Entry,
+    before: impl Fn() -> Result<()>,
+    setup: impl Fn(&mut Bundle),
+    attacks: &[Attack],
+) -> Result<()> {
+    let levels: &[Level] = match context.phase() {
+        Phase::Off => &[Level::Baseline],
+        _ => &[Level::Baseline, Level::Restricted, Level::Privileged],
+    };
+    let mut problems = Vec::new();
+    for level in levels {
+        before()?;
+        let (id, output) = run(context, what, entry, *level, &setup, attacks)
+            .with_context(|| format!("with {}", described(context, *level)))?;
+        problems.extend(judge(context, *level, attacks, &output));
+        if context.phase() != Phase::Off {
+            problems.extend(judge_log(context, *level, &id, attacks)?);
+        }
+    }
+    if problems.is_empty() {
+        return Ok(());
+    }
+    bail!("{}", problems.join("\n"))
+}
+
+fn described(context: &Context, level: Level) -> String {
+    match context.phase() {
+        Phase::Off => "lockc off".to_owned(),
+        _ => format!("policy {}", level.name()),
+    }
+}
+
+fn run(
+    context: &Context,
+    what: &str,
+    entry: &Entry,
+    level: Level,
+    setup: &impl Fn(&mut Bundle),
+    attacks: &[Attack],
+) -> Result<(String, Output)> {
+    let items: Vec<String> =
+        attacks.iter().map(|Attack { name, line, .. }| format!("{name}:{line}")).collect();
+    let mut args = vec!["/bin/probe", "list"];
+    args.extend(items.iter().map(String::as_str));
+
+    let id = context.id(what);
+    let first = if matches!(entry, Entry::Exec) { &["/bin/sleep", "1000"][..] } else { &args };
+    let mut bundle = context.bundle(&id, first);
+    level.annotate(&mut bundle);
+    setup(&mut bundle);
+    let container = Container::new(context.runtime(), &id, &bundle)?;
+    let output = match entry {
+        Entry::Run => container.run()?,
+        Entry::Leak(directory) => container.run_leaking(directory)?,
+        Entry::Exec => {
+            container.start()?;
+            container.exec(&args)?
+        }
+    };
+    Ok((id, output.success("the container")?))
+}
+
+/// What the probe said, by name.
+pub(crate) fn results(output: &Output) -> HashMap<&str, &str> {
+    output.stdout.lines().filter_map(|line| line.split_once(' ')).collect()
+}
+
+fn judge(context: &Context, level: Level, attacks: &[Attack], output: &Output) -> Vec<String> {
+    let results = results(output);
+    let enforcing = context.phase() != Phase::Off && level != Level::Privileged;
+    attacks
+        .iter()
+        .filter_map(|Attack { name, line, gain, expect }| {
+            let said = results.get(name).copied().unwrap_or("nothing");
+            let good = match expect {
+                Expect::Same(text) => said == text,
+                _ if enforcing => said.starts_with("EPERM "),
+                _ => said.strip_prefix("OK ") == Some(gain),
+            };
+            let with = described(context, level);
+            (!good).then(|| format!("{name}: with {with}, `{line}` said `{said}`"))
+        })
+        .collect()
+}
+
+fn judge_log(context: &Context, level: Level, id: &str, attacks: &[Attack]) -> Result<Vec<String>> {
+    let wanted: Vec<Wanted<'_>> = attacks
+        .iter()
+        .filter_map(|Attack { name, expect, .. }| match expect {
+            Expect::Denied(operations) => Some(Wanted { operations, comm: Some(name) }),
+            Expect::DeniedToWorker(operations) => Some(Wanted { operations, comm: None }),
+            Expect::Same(_) => None,
+        })
+        .collect();
+    context.with_lockc(|lockc| {
+        if level == Level::Privileged {
+            let denials = lockc.denials(id)?;
+            let problem = (!denials.is_empty()).then(|| format!("privileged, yet {denials:?}"));
+            return Ok(problem.into_iter().collect());
+        }
+        let missing = lockc.missing_denials(id, &wanted)?;
+        Ok(missing
+            .into_iter()
+            .map(|Wanted { operations, comm }| {
+                let who = comm.unwrap_or("a kernel worker");
+                format!("{who}: with {}, no denial {operations:?} of {id} in the log", level.name())
+            })
+            .collect())
+    })
+}
+
+/// Runs `args` in a container as every level, or without lockc, and compares what each says with
+/// what was said without lockc.
+pub(crate) fn same_output(
+    context: &Context,
+    what: &str,
+    setup: impl Fn(&mut Bundle),
+    observe: impl Fn(&Container) -> Result<String>,
+) -> Result<()> {
+    let levels: &[Level] = match context.phase() {
+        Phase::Off => &[Level::Baseline],
+        _ => &[Level::Baseline, Level::Restricted],
+    };
+    for level in levels {
+        // The id must not change, as it may show in the output.
+        let id = format!("lt-{what}");
+        let mut bundle = context.bundle(&id, &[]);
+        level.annotate(&mut bundle);
+        setup(&mut bundle);
+        let container = Container::new(context.runtime(), &id, &bundle)?;
+        let said = observe(&container)?;
+        if context.phase() == Phase::Off {
+            context.record(what, said);
+            continue;
+        }
+        let before = context.recorded(what)?;
+        if said != before {
+            bail!("with {}: {}", level.name(), difference(&before, &said));
+        }
+        let denials = context.with_lockc(|lockc| lockc.denials(&id))?;
+        if !denials.is_empty() {
+            bail!("with {}: {denials:?}", level.name());
+        }
+    }
+    Ok(())
+}
+
+/// The first line in which two texts differ.
+fn difference(off: &str, on: &str) -> String {
+    let (mut left, mut right) = (off.lines(), on.lines());
+    let mut number = 0;
+    loop {
+        number += 1;
+        match (left.next(), right.next()) {
+            (None, None) => return "the outputs differ in line ends".to_owned(),
+            (left, right) if left == right => {}
+            (left, right) => return format!("line {number}: off {left:?}, on {right:?}"),
+        }
+    }
+}

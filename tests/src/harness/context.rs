@@ -1,0 +1,261 @@
+//! What a test is given.
+
+use std::{
+    cell::{Cell, RefCell, RefMut},
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{
+    bundle::{Bundle, LEVEL},
+    container::{Container, Runtime},
+    daemon::Lockc,
+    fixture::{self, SECRET, SERVICE_ACCOUNT, TokenVolume},
+};
+
+/// Where the runtimes are looked for: name and candidates.
+const RUNTIMES: [(&str, &[&str]); 3] = [
+    ("runc", &["/usr/bin/runc", "/usr/sbin/runc"]),
+    ("runc-new", &["/opt/runc-new/runc"]),
+    ("crun", &["/usr/bin/crun"]),
+];
+
+/// Whether lockc is on while a test runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// lockc is not loaded.
+    Off,
+    /// One daemon, shared by the tests of this phase, enforces [`Context::config`].
+    On,
+    /// The test starts and stops lockc itself.
+    Own,
+}
+
+/// The built-in policies that enforce, and the one that does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Level {
+    Baseline,
+    Restricted,
+    Privileged,
+}
+
+impl Level {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Baseline => "baseline",
+            Self::Restricted => "restricted",
+            Self::Privileged => "privileged",
+        }
+    }
+
+    /// Makes the tests' configuration give a bundle this policy.
+    pub(crate) fn annotate(self, bundle: &mut Bundle) {
+        // Baseline is what a container gets that says nothing.
+        if self != Self::Baseline {
+            bundle.annotation(LEVEL, self.name());
+        }
+    }
+}
+
+/// How much the tests that count do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Amounts {
+    /// Containers started at once in the tests of the first instant.
+    pub(crate) containers: usize,
+    /// Of these, how many at the same time.
+    pub(crate) parallel: usize,
+    /// Starts of containers that fail.
+    pub(crate) failures: usize,
+}
+
+/// What a test is given.
+#[derive(Debug)]
+pub(crate) struct Context {
+    scratch: PathBuf,
+    runtimes: Vec<Runtime>,
+    current: Cell<usize>,
+    phase: Cell<Phase>,
+    ids: Cell<u32>,
+    token: TokenVolume,
+    lockc: RefCell<Option<Lockc>>,
+    records: RefCell<HashMap<String, String>>,
+    pub(crate) amounts: Amounts,
+}
+
+impl Context {
+    /// Prepares image, token and files in a new scratch directory; finds the runtimes, or only
+    /// `runtime`.
+    pub(crate) fn new(runtime: Option<&str>, amounts: Amounts) -> Result<Self> {
+        // Containers' users must be able to reach the root file systems in it.
+        let scratch = PathBuf::from(format!("/tmp/lockc-tests.{}", std::process::id()));
+        fs::create_dir_all(&scratch).with_context(|| format!("create {}", scratch.display()))?;
+        let runtimes: Vec<Runtime> = RUNTIMES
+            .iter()
+            .filter(|(name, _)| runtime.is_none_or(|wanted| wanted == *name))
+            .filter_map(|(name, paths)| {
+                let binary = paths.iter().map(PathBuf::from).find(|path| path.is_file())?;
+                Some(Runtime { name, binary, state: scratch.join("state").join(name) })
+            })
+            .collect();
+        ensure!(!runtimes.is_empty(), "none of the runtimes asked for is installed");
+        let context = Self {
+            token: TokenVolume::new(&scratch.join("token"))?,
+            scratch,
+            runtimes,
+            current: Cell::new(0),
+            phase: Cell::new(Phase::Off),
+            ids: Cell::new(0),
+            lockc: RefCell::new(None),
+            records: RefCell::new(HashMap::new()),
+            amounts,
+        };
+        fixture::image(&context.image(), &fixture::busybox()?)?;
+        fs::create_dir_all(context.host_dir())?;
+        fs::write(context.host_dir().join("secret"), format!("{SECRET}\n"))?;
+        fs::create_dir_all(context.node_bin())?;
+        Ok(context)
+    }
+
+    /// Directory for everything the tests make.
+    pub(crate) fn scratch(&self) -> &Path {
+        &self.scratch
+    }
+
+    /// The root file system that containers share.
+    pub(crate) fn image(&self) -> PathBuf {
+        self.scratch.join("image")
+    }
+
+    /// A directory of the host with a file `secret`.
+    pub(crate) fn host_dir(&self) -> PathBuf {
+        self.scratch.join("host")
+    }
+
+    /// A directory of the host for copies of runtimes, all of which are configured as runtimes.
+    pub(crate) fn node_bin(&self) -> PathBuf {
+        self.scratch.join("node-bin")
+    }
+
+    pub(crate) fn token(&self) -> &TokenVolume {
+        &self.token
+    }
+
+    pub(crate) fn runtimes(&self) -> &[Runtime] {
+        &self.runtimes
+    }
+
+    /// The runtime that the test is to use.
+    pub(crate) fn runtime(&self) -> &Runtime {
+        &self.runtimes[self.current.get()]
+    }
+
+    pub(super) fn use_runtime(&self, index: usize) {
+        self.current.set(index);
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    pub(super) fn set_phase(&self, phase: Phase) {
+        self.phase.set(phase);
+    }
+
+    /// The daemon of the phase [`Phase::On`].
+    pub(crate) fn lockc(&self) -> RefMut<'_, Option<Lockc>> {
+        self.lockc.borrow_mut()
+    }
+
+    /// Runs `with` with the daemon that enforces.
+    pub(crate) fn with_lockc<T>(&self, with: impl FnOnce(&mut Lockc) -> Result<T>) -> Result<T> {
+        with(self.lockc().as_mut().context("lockc is not on")?)
+    }
+
+    /// Starts a daemon for a test of its own.
+    pub(crate) fn start_lockc(&self, config: &str) -> Result<Lockc> {
+        Lockc::start(&self.scratch.join("lockc"), config)
+    }
+
+    /// A configuration that knows the runtimes and the copies, and chooses by annotation.
+    pub(crate) fn config(&self) -> String {
+        let runtimes: String = self
+            .runtimes
+            .iter()
+            .map(|Runtime { name, binary, .. }| {
+                format!("[[runtime]]\nname = \"{name}\"\npaths = [{binary:?}]\n")
+            })
+            .collect();
+        let rules: String = [Level::Restricted, Level::Privileged]
+            .map(|level| {
+                let name = level.name();
+                format!(
+                    "[[rule]]\npolicy = \"{name}\"\nmatch.annotation.\"{LEVEL}\" = \"{name}\"\n"
+                )
+            })
+            .concat();
+        let copies = self.node_bin().join("*");
+        format!(
+            "[daemon]\nlog_level = \"info\"\nlog_format = \"text\"\n\
+             [default]\npolicy = \"baseline\"\n\
+             {runtimes}[[runtime]]\nname = \"copies\"\npaths = [{copies:?}]\n{rules}"
+        )
+    }
+
+    /// A new container id.
+    pub(crate) fn id(&self, what: &str) -> String {
+        self.ids.set(self.ids.get() + 1);
+        format!("lt-{}-{what}", self.ids.get())
+    }
+
+    /// A bundle that runs `args` in the shared image.
+    pub(crate) fn bundle(&self, id: &str, args: &[&str]) -> Bundle {
+        Bundle::new(self.scratch.join("bundles").join(id), &self.image(), args)
+    }
+
+    /// A bundle whose container has the token mounted, as kubelet does it.
+    pub(crate) fn token_bundle(&self, id: &str, args: &[&str]) -> Bundle {
+        let mut bundle = self.bundle(id, args);
+        bundle.bind(self.token.dir(), SERVICE_ACCOUNT);
+        bundle
+    }
+
+    /// Runs `args` in a container with the current runtime.
+    pub(crate) fn container(
+        &self,
+        what: &str,
+        setup: impl FnOnce(&mut Bundle),
+    ) -> Result<Container> {
+        let id = self.id(what);
+        let mut bundle = self.bundle(&id, &[]);
+        setup(&mut bundle);
+        Container::new(self.runtime(), &id, &bundle)
+    }
+
+    /// Keeps what was seen with lockc off for the phase with lockc on.
+    pub(crate) fn record(&self, key: &str, value: String) {
+        self.records.borrow_mut().insert(self.key(key), value);
+    }
+
+    /// What the same test recorded with lockc off.
+    pub(crate) fn recorded(&self, key: &str) -> Result<String> {
+        let key = self.key(key);
+        let value = self.records.borrow().get(&key).cloned();
+        value.with_context(|| format!("nothing recorded as {key}"))
+    }
+
+    fn key(&self, key: &str) -> String {
+        format!("{}/{key}", self.runtime().name)
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        self.lockc.borrow_mut().take();
+        // The token's tmpfs must be gone before its mount point can be removed.
+        let _ = nix::mount::umount2(self.token.dir(), nix::mount::MntFlags::MNT_DETACH);
+        let _ = fs::remove_dir_all(&self.scratch);
+    }
+}

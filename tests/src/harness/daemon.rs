@@ -1,0 +1,253 @@
+//! The daemon under test.
+
+use std::{
+    fs::{self, File},
+    os::unix::net::UnixDatagram,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::{sys::signal::Signal, unistd::Pid};
+
+use super::process::{self, Output, Running, wait_for};
+
+/// The installed binary.
+pub(crate) const LOCKC: &str = "/usr/bin/lockc";
+/// Where enforcement stays pinned.
+pub(crate) const PINS: &str = "/sys/fs/bpf/lockc";
+/// Longest time from start to READY. Verifying the programs takes seconds on an emulated machine.
+const START_DEADLINE: Duration = Duration::from_secs(120);
+/// Longest time from SIGTERM to the end.
+const STOP_DEADLINE: Duration = Duration::from_secs(30);
+/// Longest time from a denial to its line in the log.
+const LOG_DEADLINE: Duration = Duration::from_secs(15);
+
+/// A running daemon. Dropping it kills the daemon and removes its enforcement.
+#[derive(Debug)]
+pub(crate) struct Lockc {
+    running: Option<Running>,
+    dir: PathBuf,
+    /// Daemons started so far: each has its own log.
+    generation: u32,
+}
+
+impl Lockc {
+    /// Starts the daemon with `config` and waits until it says it is ready. `dir` takes its
+    /// configuration, socket and log.
+    pub(crate) fn start(dir: &Path, config: &str) -> Result<Self> {
+        fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+        fs::write(dir.join("lockc.toml"), config)?;
+        let mut lockc = Self { running: None, dir: dir.to_owned(), generation: 0 };
+        lockc.restart()?;
+        Ok(lockc)
+    }
+
+    /// Starts the daemon again with the same configuration.
+    pub(crate) fn restart(&mut self) -> Result<()> {
+        ensure!(self.running.is_none(), "the daemon runs already");
+        self.generation += 1;
+        let socket = self.dir.join("notify");
+        let _ = fs::remove_file(&socket);
+        let notify =
+            UnixDatagram::bind(&socket).with_context(|| format!("bind {}", socket.display()))?;
+        notify.set_read_timeout(Some(Duration::from_millis(100)))?;
+
+        let mut command = Command::new(LOCKC);
+        command
+            .arg("run")
+            .arg("--config")
+            .arg(self.dir.join("lockc.toml"))
+            .env("NOTIFY_SOCKET", &socket)
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(self.log_path())?);
+        let mut running = Running::start_as_is(&mut command)?;
+
+        let end = Instant::now() + START_DEADLINE;
+        let mut message = [0; 4096];
+        loop {
+            if let Ok(length) = notify.recv(&mut message)
+                && String::from_utf8_lossy(&message[..length]).lines().any(|line| line == "READY=1")
+            {
+                break;
+            }
+            if let Some(status) = running.ended()? {
+                bail!("the daemon ended before it was ready: {status}; log:\n{}", self.log()?);
+            }
+            if Instant::now() > end {
+                bail!("the daemon was not ready within {START_DEADLINE:?}; log:\n{}", self.log()?);
+            }
+        }
+        self.running = Some(running);
+        Ok(())
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir.join(format!("log.{}", self.generation))
+    }
+
+    /// What the daemon, or the last one if it has ended, has logged.
+    pub(crate) fn log(&self) -> Result<String> {
+        let path = self.log_path();
+        fs::read(&path)
+            .map(|log| String::from_utf8_lossy(&log).into_owned())
+            .with_context(|| format!("read {}", path.display()))
+    }
+
+    pub(crate) fn pid(&self) -> Result<Pid> {
+        self.running.as_ref().map(Running::pid).context("the daemon does not run")
+    }
+
+    /// Fails when the daemon has ended.
+    pub(crate) fn check_alive(&mut self) -> Result<()> {
+        let running = self.running.as_mut().context("the daemon does not run")?;
+        match running.ended()? {
+            None => Ok(()),
+            Some(status) => bail!("the daemon ended: {status}; log:\n{}", self.log()?),
+        }
+    }
+
+    /// Kills the daemon without notice.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            running.kill();
+        }
+    }
+
+    /// Sends SIGTERM and waits for a clean end; enforcement stays.
+    pub(crate) fn stop(&mut self) -> Result<Output> {
+        let running = self.running.take().context("the daemon does not run")?;
+        running.signal(Signal::SIGTERM)?;
+        let output = running.finish(STOP_DEADLINE)?;
+        ensure!(output.status.success(), "SIGTERM: {}; log:\n{}", output.status, self.log()?);
+        Ok(output)
+    }
+
+    /// Removes all enforcement.
+    pub(crate) fn unload() -> Result<()> {
+        process::run(Command::new(LOCKC).arg("unload"), STOP_DEADLINE)?.success("lockc unload")?;
+        let left: Vec<_> =
+            fs::read_dir(PINS).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        ensure!(left.is_empty(), "lockc unload leaves {left:?}");
+        Ok(())
+    }
+
+    /// Waits until the log has a line for which `matches` holds, and gives it.
+    pub(crate) fn wait_for_line(
+        &self,
+        what: &str,
+        matches: impl Fn(&str) -> bool,
+    ) -> Result<String> {
+        let found = wait_for(what, LOG_DEADLINE, || {
+            Ok(self.log()?.lines().find(|line| matches(line)).map(str::to_owned))
+        });
+        found.with_context(|| format!("log:\n{}", tail(&self.log().unwrap_or_default(), 30)))
+    }
+
+    /// The denials of a container that the log has so far.
+    pub(crate) fn denials(&self, container: &str) -> Result<Vec<Denial>> {
+        let log = self.log()?;
+        Ok(log.lines().filter_map(Denial::parse).filter(|it| it.container == container).collect())
+    }
+
+    /// Waits until the log has, for each of `wanted`, a denial of `container`; gives those that did
+    /// not come.
+    pub(crate) fn missing_denials<'w>(
+        &self,
+        container: &str,
+        wanted: &'w [Wanted<'w>],
+    ) -> Result<Vec<&'w Wanted<'w>>> {
+        let end = Instant::now() + LOG_DEADLINE;
+        loop {
+            let denials = self.denials(container)?;
+            let missing: Vec<_> = wanted
+                .iter()
+                .filter(|wanted| !denials.iter().any(|denial| wanted.is_met_by(denial)))
+                .collect();
+            if missing.is_empty() || Instant::now() > end {
+                return Ok(missing);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Lockc {
+    fn drop(&mut self) {
+        self.kill();
+        // Fails only when a test has broken the installation, which it reports itself.
+        let _ = Self::unload();
+    }
+}
+
+/// A denial that must be in the log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted<'w> {
+    /// Any of these.
+    pub(crate) operations: &'w [&'w str],
+    /// Name of the process; `None` where a kernel worker does the work.
+    pub(crate) comm: Option<&'w str>,
+}
+
+impl Wanted<'_> {
+    fn is_met_by(&self, denial: &Denial) -> bool {
+        self.operations.contains(&denial.operation.as_str())
+            && self.comm.is_none_or(|comm| comm == denial.comm)
+    }
+}
+
+/// One `denied …` line of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Denial {
+    pub(crate) operation: String,
+    pub(crate) container: String,
+    pub(crate) policy: String,
+    pub(crate) comm: String,
+}
+
+impl Denial {
+    fn parse(line: &str) -> Option<Self> {
+        let (_, rest) = line.split_once("denied ")?;
+        let (operation, rest) = rest.split_once(' ')?;
+        let field = |name: &str| {
+            let (_, value) = rest.split_once(&format!("{name}="))?;
+            Some(value.split(' ').next()?.trim_matches('"').to_owned())
+        };
+        Some(Self {
+            operation: operation.to_owned(),
+            container: field("container")?,
+            policy: field("policy")?,
+            comm: field("comm")?,
+        })
+    }
+}
+
+/// The last `count` lines.
+pub(crate) fn tail(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Denial;
+
+    #[test]
+    fn denial_lines_are_understood() {
+        let line = "[2026-01-01T00:00:00Z WARN  lockc::event] denied foreign-open container=lt-3 \
+                    policy=baseline path=/run/secrets/x y pid=31 comm=fd-at";
+        assert_eq!(
+            Denial::parse(line),
+            Some(Denial {
+                operation: "foreign-open".to_owned(),
+                container: "lt-3".to_owned(),
+                policy: "baseline".to_owned(),
+                comm: "fd-at".to_owned(),
+            })
+        );
+        assert_eq!(Denial::parse("ready"), None);
+    }
+}

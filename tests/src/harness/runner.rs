@@ -1,0 +1,190 @@
+//! Runs the table of tests and prints one line for each.
+
+use std::{
+    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, anyhow, bail};
+
+use super::{
+    context::{Context, Phase},
+    daemon::Lockc,
+};
+
+/// Which runtimes a test runs with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum With {
+    /// Every runtime there is.
+    Each,
+    /// The first one.
+    One,
+}
+
+/// How a test wants lockc.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Daemon {
+    /// The test is run twice: with lockc off, then with it on.
+    OffThenOn,
+    /// The test runs once, with lockc on.
+    On,
+    /// The test runs once and starts lockc itself.
+    Own,
+}
+
+/// One test.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Test {
+    pub(crate) group: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) daemon: Daemon,
+    pub(crate) with: With,
+    pub(crate) run: fn(&Context) -> Result<()>,
+}
+
+/// A test and the index of its runtime.
+type Case<'t> = (&'t Test, usize);
+
+/// What became of a case so far.
+#[derive(Debug, Default)]
+struct Outcome {
+    took: Duration,
+    failure: Option<String>,
+}
+
+/// Runs the tests, and gives how many passed and how many failed.
+pub(crate) fn run(context: &Context, tests: &[&Test], only_off: bool) -> (usize, usize) {
+    let cases: Vec<Case<'_>> = tests
+        .iter()
+        .flat_map(|test| {
+            let runtimes = if test.with == With::Each { context.runtimes().len() } else { 1 };
+            (0..runtimes).map(move |index| (*test, index))
+        })
+        .collect();
+    let mut tally = Tally { context, passed: 0, failed: 0, earlier: HashMap::new() };
+
+    for case in of(&cases, &[Daemon::OffThenOn]) {
+        context.set_phase(Phase::Off);
+        tally.run(case, only_off);
+    }
+    if only_off {
+        return (tally.passed, tally.failed);
+    }
+
+    let on: Vec<Case<'_>> = of(&cases, &[Daemon::OffThenOn, Daemon::On]).collect();
+    if !on.is_empty() {
+        context.set_phase(Phase::On);
+        match context.start_lockc(&context.config()) {
+            Ok(lockc) => {
+                *context.lockc() = Some(lockc);
+                on.into_iter().for_each(|case| tally.run(case, true));
+                tally.stop();
+            }
+            Err(error) => {
+                for case in on {
+                    tally.finish(
+                        case,
+                        Outcome { failure: Some(format!("{error:#}")), ..Outcome::default() },
+                    );
+                }
+            }
+        }
+    }
+
+    for case in of(&cases, &[Daemon::Own]) {
+        context.set_phase(Phase::Own);
+        tally.run(case, true);
+    }
+    (tally.passed, tally.failed)
+}
+
+fn of<'c, 't>(cases: &'c [Case<'t>], daemons: &'c [Daemon]) -> impl Iterator<Item = Case<'t>> + 'c {
+    cases.iter().copied().filter(|(test, _)| daemons.contains(&test.daemon))
+}
+
+struct Tally<'c> {
+    context: &'c Context,
+    passed: usize,
+    failed: usize,
+    /// What the phase before the last one left, by label.
+    earlier: HashMap<String, Outcome>,
+}
+
+impl Tally<'_> {
+    /// Runs a case unless it has failed already; prints its line when this `is_last` phase ends it.
+    fn run(&mut self, case: Case<'_>, is_last: bool) {
+        let (test, index) = case;
+        let label = self.label(case);
+        let mut outcome = self.earlier.remove(&label).unwrap_or_default();
+        if outcome.failure.is_none() {
+            self.context.use_runtime(index);
+            let start = Instant::now();
+            // A panic is one failed test, where the build unwinds.
+            let result = catch_unwind(AssertUnwindSafe(|| (test.run)(self.context)))
+                .unwrap_or_else(|_| Err(anyhow!("panicked")));
+            outcome.took += start.elapsed();
+            let phase = if self.context.phase() == Phase::Off { "lockc off: " } else { "" };
+            outcome.failure = result.err().map(|error| format!("{phase}{error:#}"));
+        }
+        if is_last {
+            self.finish(case, outcome);
+        } else {
+            self.earlier.insert(label, outcome);
+        }
+    }
+
+    fn label(&self, (test, index): Case<'_>) -> String {
+        let Test { group, name, .. } = test;
+        if test.with == With::Each {
+            format!("{group}/{name}[{}]", self.context.runtimes()[index].name)
+        } else {
+            format!("{group}/{name}")
+        }
+    }
+
+    fn finish(&mut self, case: Case<'_>, outcome: Outcome) {
+        let label = self.label(case);
+        let seconds = outcome.took.as_secs_f64();
+        match outcome.failure {
+            None => {
+                self.passed += 1;
+                super::say(format_args!("ok {label} ({seconds:.1} s)"));
+            }
+            Some(failure) => {
+                self.failed += 1;
+                let mut lines = failure.lines();
+                let first = lines.next().unwrap_or_default();
+                super::say(format_args!("FAILED {label}: {first}"));
+                lines.for_each(|line| super::say(format_args!("    {line}")));
+            }
+        }
+    }
+
+    /// Ends the shared daemon: it must still be there, and end cleanly.
+    fn stop(&mut self) {
+        let stopped = match self.context.lockc().take() {
+            None => Err(anyhow!("the shared daemon is lost")),
+            Some(mut lockc) => end(&mut lockc),
+        };
+        match stopped {
+            Ok(()) => {
+                self.passed += 1;
+                super::say(format_args!("ok daemon/stop"));
+            }
+            Err(error) => {
+                self.failed += 1;
+                super::say(format_args!("FAILED daemon/stop: {error:#}"));
+            }
+        }
+    }
+}
+
+fn end(lockc: &mut Lockc) -> Result<()> {
+    lockc.check_alive()?;
+    lockc.stop()?;
+    if std::fs::read_dir(super::daemon::PINS)?.next().is_none() {
+        bail!("SIGTERM has removed the enforcement");
+    }
+    Lockc::unload()
+}

@@ -1,0 +1,252 @@
+//! System calls that neither std nor nix wrap safely. Every `unsafe` block of the tests is in this
+//! module and its child.
+
+pub(crate) mod bpf;
+pub(crate) mod uring;
+
+use std::{
+    ffi::CStr,
+    os::{
+        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+        unix::process::CommandExt as _,
+    },
+    process::Command,
+    ptr,
+};
+
+use nix::{
+    errno::Errno,
+    libc,
+    unistd::{ForkResult, Pid},
+};
+
+/// Largest file handle the kernel makes (`MAX_HANDLE_SZ`, include/linux/exportfs.h), in bytes.
+const MAX_HANDLE: usize = 128;
+
+/// A file handle as `name_to_handle_at(2)` gives it.
+#[derive(Clone, Debug)]
+pub(crate) struct FileHandle {
+    kind: i32,
+    bytes: Vec<u8>,
+}
+
+/// `struct file_handle` with room for the largest handle.
+#[repr(C)]
+struct RawHandle {
+    len: u32,
+    kind: i32,
+    bytes: [u8; MAX_HANDLE],
+}
+
+impl FileHandle {
+    /// Text form: the type and the bytes in hexadecimal, separated by a dot.
+    pub(crate) fn to_text(&self) -> String {
+        let Self { kind, bytes } = self;
+        let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{kind}.{}", hex.concat())
+    }
+
+    /// The reverse of [`FileHandle::to_text`]; `None` when `text` is not one.
+    pub(crate) fn from_text(text: &str) -> Option<Self> {
+        let (kind, hex) = text.split_once('.')?;
+        let bytes = hex
+            .as_bytes()
+            .chunks(2)
+            .map(|pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok())
+            .collect::<Option<Vec<u8>>>()?;
+        (bytes.len() <= MAX_HANDLE).then_some(Self { kind: kind.parse().ok()?, bytes })
+    }
+}
+
+/// Turns the result of a raw system call that gives a descriptor into an owned one.
+fn owned(result: libc::c_long) -> nix::Result<OwnedFd> {
+    let fd = RawFd::try_from(Errno::result(result)?).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the kernel has just made this descriptor for us, and nothing else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// `fork(2)`. Call it only from a process with one thread.
+pub(crate) fn fork() -> nix::Result<ForkResult> {
+    // SAFETY: the probe has one thread whenever it forks, so that the child may do anything.
+    unsafe { nix::unistd::fork() }
+}
+
+/// The handle of the file that `path` names, following links.
+pub(crate) fn name_to_handle(path: &CStr) -> nix::Result<FileHandle> {
+    let mut raw = RawHandle { len: MAX_HANDLE as u32, kind: 0, bytes: [0; MAX_HANDLE] };
+    let mut mount_id = 0;
+    // SAFETY: `raw` has the layout of `struct file_handle` and the room that `len` states; `path`
+    // is NUL-terminated; both live across the call.
+    let result = unsafe {
+        libc::name_to_handle_at(
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            ptr::from_mut(&mut raw).cast(),
+            &raw mut mount_id,
+            libc::AT_SYMLINK_FOLLOW,
+        )
+    };
+    Errno::result(result)?;
+    Ok(FileHandle { kind: raw.kind, bytes: raw.bytes[..raw.len as usize].to_vec() })
+}
+
+/// `open_by_handle_at(2)`: opens `handle` for reading on the file system that `mount` lies on.
+/// `mount` may be `AT_FDCWD`.
+pub(crate) fn open_by_handle(mount: RawFd, handle: &FileHandle) -> nix::Result<OwnedFd> {
+    let FileHandle { kind, bytes } = handle;
+    let mut raw = RawHandle { len: bytes.len() as u32, kind: *kind, bytes: [0; MAX_HANDLE] };
+    raw.bytes[..bytes.len()].copy_from_slice(bytes);
+    // SAFETY: `raw` has the layout of `struct file_handle`, `len` does not exceed its room, and it
+    // lives across the call.
+    let fd = unsafe {
+        libc::open_by_handle_at(
+            mount,
+            ptr::from_mut(&mut raw).cast(),
+            libc::O_RDONLY | libc::O_CLOEXEC,
+        )
+    };
+    owned(fd.into())
+}
+
+/// `fsopen(2)`.
+pub(crate) fn fsopen(fs: &CStr) -> nix::Result<OwnedFd> {
+    // SAFETY: `fs` is NUL-terminated and lives across the call.
+    owned(unsafe { libc::syscall(libc::SYS_fsopen, fs.as_ptr(), 1) })
+}
+
+/// `fsconfig(2)` with `FSCONFIG_SET_STRING`.
+pub(crate) fn fsconfig_set(fs: &OwnedFd, key: &CStr, value: &CStr) -> nix::Result<()> {
+    // SAFETY: both strings are NUL-terminated and live across the call.
+    let result = unsafe {
+        libc::syscall(libc::SYS_fsconfig, fs.as_raw_fd(), 1, key.as_ptr(), value.as_ptr(), 0)
+    };
+    Errno::result(result).map(drop)
+}
+
+/// `fsconfig(2)` with `FSCONFIG_CMD_CREATE`.
+pub(crate) fn fsconfig_create(fs: &OwnedFd) -> nix::Result<()> {
+    // SAFETY: the command takes no pointers.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_fsconfig,
+            fs.as_raw_fd(),
+            6,
+            ptr::null::<libc::c_char>(),
+            ptr::null::<libc::c_void>(),
+            0,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// `fsmount(2)`.
+pub(crate) fn fsmount(fs: &OwnedFd) -> nix::Result<OwnedFd> {
+    // SAFETY: the call takes no pointers.
+    owned(unsafe { libc::syscall(libc::SYS_fsmount, fs.as_raw_fd(), 1, 0) })
+}
+
+/// `open_tree(2)` with `OPEN_TREE_CLONE`: a detached copy of the mount at `path`.
+pub(crate) fn open_tree_clone(path: &CStr) -> nix::Result<OwnedFd> {
+    let flags = 1 | libc::O_CLOEXEC;
+    // SAFETY: `path` is NUL-terminated and lives across the call.
+    owned(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })
+}
+
+/// `move_mount(2)` of the detached mount `tree` onto `path`.
+pub(crate) fn move_mount(tree: &OwnedFd, path: &CStr) -> nix::Result<()> {
+    // MOVE_MOUNT_F_EMPTY_PATH
+    let flags = 4;
+    // SAFETY: both strings are NUL-terminated and live across the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            flags,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// `mount_setattr(2)`: clears `MOUNT_ATTR_RDONLY` of the mount at `path`.
+pub(crate) fn mount_make_writable(path: &CStr) -> nix::Result<()> {
+    // `struct mount_attr`: attr_set, attr_clr, propagation, userns_fd.
+    let attr: [u64; 4] = [0, 1, 0, 0];
+    // SAFETY: `path` is NUL-terminated, `attr` has the layout and size stated; both live across
+    // the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            0,
+            attr.as_ptr(),
+            size_of_val(&attr),
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// `syslog(2)` with `SYSLOG_ACTION_READ_ALL`: the last bytes of the kernel log.
+pub(crate) fn read_kernel_log() -> nix::Result<usize> {
+    let mut log = vec![0_u8; 4096];
+    let action = 3;
+    // SAFETY: `log` has the room stated and lives across the call.
+    let read = unsafe { libc::klogctl(action, log.as_mut_ptr().cast(), log.len() as libc::c_int) };
+    Errno::result(read).map(|read| usize::try_from(read).unwrap_or(0))
+}
+
+/// `truncate(2)`; nix has it for descriptors only.
+pub(crate) fn truncate(path: &CStr) -> nix::Result<()> {
+    // SAFETY: `path` is NUL-terminated and lives across the call.
+    Errno::result(unsafe { libc::truncate(path.as_ptr(), 0) }).map(drop)
+}
+
+/// `pidfd_open(2)`.
+pub(crate) fn pidfd(pid: Pid) -> nix::Result<OwnedFd> {
+    // SAFETY: the call takes no pointers.
+    owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })
+}
+
+/// Gives `command` the descriptor `fd` under the number `number`, open across its `execve`.
+/// The command must be spawned before `fd` is closed.
+pub(crate) fn pass_fd(command: &mut Command, fd: BorrowedFd<'_>, number: RawFd) {
+    let fd = fd.as_raw_fd();
+    // SAFETY: the closure runs between fork and exec, and calls only dup2 and fcntl, which are
+    // async-signal-safe and allocate nothing.
+    unsafe {
+        command.pre_exec(move || {
+            let result = if fd == number {
+                libc::fcntl(fd, libc::F_SETFD, 0)
+            } else {
+                libc::dup2(fd, number)
+            };
+            Errno::result(result).map(drop).map_err(Into::into)
+        });
+    }
+}
+
+/// Makes the terminal that is `command`'s standard input its controlling terminal.
+pub(crate) fn control_terminal(command: &mut Command) {
+    // SAFETY: the closure runs between fork and exec, and calls only setsid and ioctl, which are
+    // async-signal-safe and allocate nothing.
+    unsafe {
+        command.pre_exec(|| {
+            Errno::result(libc::setsid())?;
+            Errno::result(libc::ioctl(0, libc::TIOCSCTTY, 0))?;
+            Ok(())
+        });
+    }
+}
+
+/// Takes the descriptor `number` that whoever started this process left open for it; `None` when
+/// it is not open. Call it once per number.
+pub(crate) fn inherited(number: RawFd) -> Option<OwnedFd> {
+    // SAFETY: F_GETFD takes no argument.
+    Errno::result(unsafe { libc::fcntl(number, libc::F_GETFD) }).ok()?;
+    // SAFETY: the descriptor is open, nothing in this process opened it, so that nothing else
+    // owns it.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
+}
