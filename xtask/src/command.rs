@@ -5,13 +5,15 @@ use std::{
     process::{Command, Stdio},
     sync::mpsc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
 
-/// A step that takes longer than this says what it is doing.
+/// A step that takes longer than this says what it is doing, and then again at
+/// every interval.
 const PATIENCE: Duration = Duration::from_secs(3);
+const INTERVAL: Duration = Duration::from_secs(30);
 
 /// `program arg arg`, as one would type it.
 fn line(command: &Command) -> String {
@@ -23,7 +25,7 @@ fn line(command: &Command) -> String {
 }
 
 /// Runs `command` and gives back its stdout; a failure carries all it said.
-/// After a few seconds `label` goes to stderr, so that nobody waits in the dark.
+/// If it takes long, `label` goes to stderr, so that nobody waits in the dark.
 pub(crate) fn output(command: &mut Command, label: &str) -> Result<String> {
     let what = line(command);
     let child = command
@@ -52,8 +54,14 @@ pub(crate) fn patiently<T>(label: &str, work: impl FnOnce() -> T) -> T {
     let (done, wait) = mpsc::channel::<()>();
     thread::scope(|scope| {
         scope.spawn(move || {
-            if wait.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
-                eprintln!("xtask: {label} ...");
+            let started = Instant::now();
+            let mut patience = PATIENCE;
+            while wait.recv_timeout(patience) == Err(mpsc::RecvTimeoutError::Timeout) {
+                match started.elapsed().as_secs() {
+                    ..=10 => eprintln!("xtask: {label} ..."),
+                    seconds => eprintln!("xtask: {label} ... {seconds} s"),
+                }
+                patience = INTERVAL;
             }
         });
         let result = work();

@@ -78,7 +78,7 @@ impl Run<'_> {
 
     fn parts(&self) -> Result<Parts> {
         let architecture = self.kernel.architecture();
-        let _lock = paths::lock("vm")?;
+        let _lock = paths::lock("parts")?;
         let files = self.kernel.fetch()?;
         let (archives, disks) = match self.image {
             Image::Micro => (initramfs::micro(&files, architecture)?, Vec::new()),
@@ -127,7 +127,9 @@ impl Scratch {
     fn new() -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let dir = paths::vm("runs")?.join(format!("{}-{number}", std::process::id()));
+        let runs = paths::vm("runs")?;
+        tidy(&runs);
+        let dir = runs.join(format!("{}-{number}", std::process::id()));
         fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         Ok(Self { dir })
     }
@@ -137,6 +139,18 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         // Left-over files cost disk space only.
         let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// Removes what runs have left that were killed.
+fn tidy(runs: &Path) {
+    for entry in fs::read_dir(runs).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.split('-').next()).unwrap_or_default();
+        if !Path::new("/proc").join(pid).exists() {
+            // Left-over files cost disk space only.
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 

@@ -91,9 +91,21 @@ pub(crate) fn build(kernel: &Files, architecture: Architecture) -> Result<PathBu
     // Whoever made it, QEMU reads it as we are.
     let owner = format!("{}:{}", nix::unistd::geteuid(), nix::unistd::getegid());
     command::run(as_root("chown").arg(owner).arg(&fresh), "handing over the disk")?;
+    forget_others(&dir)?;
     fs::rename(&fresh, &image).with_context(|| format!("cannot rename to {}", image.display()))?;
     remove(&work)?;
     Ok(image)
+}
+
+/// Removes earlier images, which nothing names any more; each has 600 MB.
+fn forget_others(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
+        let path = entry.with_context(|| format!("cannot read {}", dir.display()))?.path();
+        if path.extension().is_some_and(|it| it == "ext4") {
+            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    Ok(())
 }
 
 fn install(work: &Path, root: &Path, architecture: Architecture) -> Result<()> {

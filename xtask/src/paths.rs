@@ -33,10 +33,9 @@ pub(crate) fn create_dir(dir: &Path) -> Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))
 }
 
-/// Makes others who want the same cache wait until the file is dropped.
+/// Makes others who want the same part of the cache wait until the file is dropped.
 pub(crate) fn lock(name: &str) -> Result<fs::File> {
-    create_dir(&target())?;
-    let path = target().join(format!("{name}.lock"));
+    let path = vm("locks")?.join(name);
     let file =
         fs::File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
     file.lock().with_context(|| format!("cannot lock {}", path.display()))?;

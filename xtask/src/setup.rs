@@ -26,7 +26,7 @@ impl Setup {
 }
 
 /// A Debian package we need, and the file that shows it is installed.
-const NEEDED: [(&str, &str); 10] = [
+const NEEDED: [(&str, &str); 11] = [
     ("qemu-system-x86", "qemu-system-x86_64"),
     ("qemu-system-arm", "qemu-system-aarch64"),
     ("binutils", "readelf"),
@@ -34,6 +34,7 @@ const NEEDED: [(&str, &str); 10] = [
     ("gcc", "cc"),
     ("kmod", "depmod"),
     ("mmdebstrap", "mmdebstrap"),
+    ("util-linux", "setpriv"),
     ("xz-utils", "xz"),
     ("zstd", "zstd"),
     ("debian-archive-keyring", "/usr/share/keyrings/debian-archive-keyring.gpg"),

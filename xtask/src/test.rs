@@ -33,7 +33,7 @@ pub(crate) struct Test {
     #[arg(value_enum, value_name = "GROUP")]
     groups: Vec<Group>,
     /// How many guests run at once
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 2)]
     jobs: usize,
     /// A guest that takes longer has failed
     #[arg(long, value_name = "SECONDS", default_value_t = 1500)]
