@@ -12,7 +12,7 @@ use core::arch::asm;
 ///
 /// `target` points into a live map value and is aligned to 8 bytes.
 #[inline(always)]
-pub unsafe fn fetch_add(target: *mut u64, value: u64) -> u64 {
+pub(crate) unsafe fn fetch_add(target: *mut u64, value: u64) -> u64 {
     let mut result = value;
     // SAFETY: per this function's contract; the verifier checks the access.
     unsafe {
@@ -31,7 +31,7 @@ pub unsafe fn fetch_add(target: *mut u64, value: u64) -> u64 {
 ///
 /// As for [`fetch_add`].
 #[inline(always)]
-pub unsafe fn swap(target: *mut u64, value: u64) -> u64 {
+pub(crate) unsafe fn swap(target: *mut u64, value: u64) -> u64 {
     let mut result = value;
     // SAFETY: per this function's contract; the verifier checks the access.
     unsafe {

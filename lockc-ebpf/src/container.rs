@@ -14,23 +14,23 @@ use crate::{
 
 /// Handle of the self-test of the daemon that loaded this program.
 #[unsafe(no_mangle)]
-pub static SELF_TEST_HANDLE: Global<u64> = Global::new(SELF_TEST);
+pub(crate) static SELF_TEST_HANDLE: Global<u64> = Global::new(SELF_TEST);
 
 /// Handles that the kernel side made up for runtimes nobody registered.
 const MADE_UP: u64 = 1 << 62;
 
 /// A contained task, with the policy that applies to it.
-pub struct Subject {
-    pub label: &'static Label,
-    pub policy_id: u32,
-    pub flags: u32,
+pub(crate) struct Subject {
+    pub(crate) label: &'static Label,
+    pub(crate) policy_id: u32,
+    pub(crate) flags: u32,
 }
 
 impl Subject {
     /// The current task, if it is contained. This is all that a host task pays for a hook: one
     /// task-storage lookup.
     #[inline(always)]
-    pub fn current() -> Option<Self> {
+    pub(crate) fn current() -> Option<Self> {
         let label = LABELS.get(Task::current())?;
         if label.state != State::Contained as u32 {
             return None;
@@ -40,7 +40,7 @@ impl Subject {
 
     /// Policy of a task with this label.
     #[inline(always)]
-    pub fn of(label: &'static Label) -> Option<Self> {
+    pub(crate) fn of(label: &'static Label) -> Option<Self> {
         if label.container & SELF_TEST != 0 && label.container != SELF_TEST_HANDLE.load() {
             return None; // another daemon tests itself; its own programs answer
         }
@@ -58,13 +58,13 @@ impl Subject {
 
     /// True when the policy wants `flag` enforced or audited.
     #[inline(always)]
-    pub fn wants(&self, flag: u32) -> bool {
+    pub(crate) fn wants(&self, flag: u32) -> bool {
         self.flags & flag != 0
     }
 
     /// Reports the denial of `operation`, and says what to answer: in audit mode, to go on.
     #[inline(always)]
-    pub fn deny(&self, operation: Operation, object: report::Object<'_>) -> crate::Answer {
+    pub(crate) fn deny(&self, operation: Operation, object: report::Object<'_>) -> crate::Answer {
         let audit = self.flags & PolicyFlags::AUDIT != 0;
         report::violation(self, operation, object, audit);
         if audit { crate::Answer::Allow } else { crate::Answer::Deny }
@@ -84,7 +84,7 @@ fn policy_of(handle: u64) -> u32 {
 
 /// Directory of the container's root file system on the host, if it is known.
 #[inline(always)]
-pub fn rootfs(handle: u64) -> Option<InodeKey> {
+pub(crate) fn rootfs(handle: u64) -> Option<InodeKey> {
     // SAFETY: the value is copied at once.
     let rootfs = unsafe { CONTAINERS.get(&handle) }?.rootfs;
     (rootfs.ino != 0).then_some(rootfs)
@@ -92,7 +92,7 @@ pub fn rootfs(handle: u64) -> Option<InodeKey> {
 
 /// Counts one more task of a container. False when there is no such record.
 #[inline(always)]
-pub fn join(handle: u64) -> bool {
+pub(crate) fn join(handle: u64) -> bool {
     let Some(container) = CONTAINERS.get_ptr_mut(&handle) else {
         return false;
     };
@@ -103,7 +103,7 @@ pub fn join(handle: u64) -> bool {
 
 /// Counts one task less; the record goes with the last one.
 #[inline(always)]
-pub fn leave(handle: u64) {
+pub(crate) fn leave(handle: u64) {
     let Some(container) = CONTAINERS.get_ptr_mut(&handle) else {
         return;
     };
@@ -117,7 +117,7 @@ pub fn leave(handle: u64) {
 
 /// Joins the container of `handle`, or the safe default when its record is gone.
 #[inline(always)]
-pub fn join_or_default(handle: u64) -> u64 {
+pub(crate) fn join_or_default(handle: u64) -> u64 {
     if join(handle) {
         return handle;
     }
@@ -128,7 +128,7 @@ pub fn join_or_default(handle: u64) -> u64 {
 /// A record of its own for a runtime that nobody registered, with the default policy, so that two
 /// such containers do not share one. Falls back to the common record when the map is full.
 #[inline(always)]
-pub fn make_unattributed() -> u64 {
+pub(crate) fn make_unattributed() -> u64 {
     // SAFETY: no preconditions.
     let handle = MADE_UP | unsafe { bpf_ktime_get_ns() } & (MADE_UP - 1);
     let container = Container { policy: policy_of(UNATTRIBUTED), tasks: 1, ..Container::default() };

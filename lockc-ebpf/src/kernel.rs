@@ -34,11 +34,11 @@ offsets! {
 }
 
 /// `FMODE_READ` and `FMODE_WRITE` (include/linux/fs.h): unchanged since 2.6.
-pub const FMODE_READ: u32 = 1;
+pub(crate) const FMODE_READ: u32 = 1;
 /// See [`FMODE_READ`].
-pub const FMODE_WRITE: u32 = 2;
+pub(crate) const FMODE_WRITE: u32 = 2;
 /// `FMODE_EXEC` (include/linux/fs.h, 6.12): opened by `execve`.
-pub const FMODE_EXEC: u32 = 1 << 5;
+pub(crate) const FMODE_EXEC: u32 = 1 << 5;
 const S_IFMT: u16 = 0o170_000;
 const S_IFDIR: u16 = 0o040_000;
 const S_IFCHR: u16 = 0o020_000;
@@ -55,7 +55,7 @@ fn load<T: Copy>(base: *const u8, offset: &Global<u64>) -> T {
 
 /// Reads a `T` at an address that the verifier knows nothing about.
 #[inline(always)]
-pub fn read<T: Copy + Default>(address: u64) -> Option<T> {
+pub(crate) fn read<T: Copy + Default>(address: u64) -> Option<T> {
     let mut value = T::default();
     // SAFETY: `value` is as large as the length says; the helper survives any source address.
     let failed = unsafe {
@@ -72,11 +72,11 @@ macro_rules! pointer {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
-        pub struct $name(*const u8);
+        pub(crate) struct $name(*const u8);
 
         impl $name {
             #[inline(always)]
-            pub fn new(pointer: *const u8) -> Self {
+            pub(crate) fn new(pointer: *const u8) -> Self {
                 Self(pointer)
             }
         }
@@ -88,24 +88,26 @@ pointer!(/** `struct linux_binprm`, typed. */ Bprm);
 pointer!(/** `struct file`, typed. */ File);
 pointer!(/** `struct path`, typed. */ Path);
 pointer!(/** `struct dentry`, typed. */ Dentry);
-pointer!(/** `struct inode`, typed. */ Inode);
+/// `struct inode`, typed.
+#[derive(Clone, Copy)]
+pub(crate) struct Inode(*const u8);
 
 impl Task {
     #[inline(always)]
-    pub fn current() -> Self {
+    pub(crate) fn current() -> Self {
         // SAFETY: no preconditions.
         Self(unsafe { bpf_get_current_task_btf() }.cast_const().cast())
     }
 
     #[inline(always)]
-    pub fn as_ptr(self) -> *mut u8 {
+    pub(crate) fn as_ptr(self) -> *mut u8 {
         self.0.cast_mut()
     }
 
     /// Sequence number of the mount namespace: unlike its address and its inode number it is
     /// never reused (kernel/fs/namespace.c, `alloc_mnt_ns`). 0 for a task that is exiting.
     #[inline(always)]
-    pub fn mount_namespace(self) -> MountNamespace {
+    pub(crate) fn mount_namespace(self) -> MountNamespace {
         let nsproxy: *const u8 = load(self.0, &OFF_TASK_NSPROXY);
         if nsproxy.is_null() {
             return MountNamespace { address: 0, seq: 0 };
@@ -120,19 +122,19 @@ impl Task {
     /// Start time in clock ticks since boot, as in `/proc/PID/stat` (fs/proc/array.c:
     /// `nsec_to_clock_t`, with 100 ticks per second on every architecture we build for).
     #[inline(always)]
-    pub fn start_ticks(self) -> u64 {
+    pub(crate) fn start_ticks(self) -> u64 {
         load::<u64>(self.0, &OFF_TASK_START_BOOTTIME) / 10_000_000
     }
 
     /// The task's root directory.
     #[inline(always)]
-    pub fn root(self) -> Location {
+    pub(crate) fn root(self) -> Location {
         self.fs_path(&OFF_FS_ROOT)
     }
 
     /// The task's working directory.
     #[inline(always)]
-    pub fn cwd(self) -> Location {
+    pub(crate) fn cwd(self) -> Location {
         self.fs_path(&OFF_FS_PWD)
     }
 
@@ -153,7 +155,7 @@ impl Task {
 
     /// Address of the `struct file` behind descriptor `fd`, by address arithmetic only.
     #[inline(always)]
-    pub fn file_address(self, fd: u32) -> Option<u64> {
+    pub(crate) fn file_address(self, fd: u32) -> Option<u64> {
         let files: *const u8 = load(self.0, &OFF_TASK_FILES);
         if files.is_null() {
             return None;
@@ -171,34 +173,34 @@ impl Task {
 
 /// A mount namespace: where it is now, and which one it is.
 #[derive(Clone, Copy)]
-pub struct MountNamespace {
-    pub address: u64,
-    pub seq: u64,
+pub(crate) struct MountNamespace {
+    pub(crate) address: u64,
+    pub(crate) seq: u64,
 }
 
 impl MountNamespace {
     /// From an address that is known to be one.
     #[inline(always)]
-    pub fn at(address: u64) -> Self {
+    pub(crate) fn at(address: u64) -> Self {
         Self { address, seq: read(address + OFF_MNTNS_SEQ.load()).unwrap_or(0) }
     }
 
     /// True when `address` is an error pointer.
     #[inline(always)]
-    pub fn is_error(self) -> bool {
+    pub(crate) fn is_error(self) -> bool {
         self.address >= FIRST_ERROR_POINTER
     }
 }
 
 /// A mount (address of its `struct vfsmount`) and a dentry, by address.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Location {
-    pub mount: u64,
-    pub dentry: u64,
+pub(crate) struct Location {
+    pub(crate) mount: u64,
+    pub(crate) dentry: u64,
 }
 
 /// To which namespace a mount belongs.
-pub enum MountOwner {
+pub(crate) enum MountOwner {
     /// None: the kernel's own (pipes, memfd, layers of an overlay).
     Internal,
     /// None any more: it was unmounted lazily and lives on through open files.
@@ -209,7 +211,7 @@ pub enum MountOwner {
 
 /// Owner of the mount whose `struct vfsmount` is at `vfsmount`.
 #[inline(always)]
-pub fn mount_owner(vfsmount: u64) -> MountOwner {
+pub(crate) fn mount_owner(vfsmount: u64) -> MountOwner {
     let mount = vfsmount.wrapping_sub(OFF_MOUNT_MNT.load());
     let Some(namespace) = read::<u64>(mount + OFF_MOUNT_NS.load()) else {
         return MountOwner::Unreadable;
@@ -228,49 +230,49 @@ pub fn mount_owner(vfsmount: u64) -> MountOwner {
 }
 
 /// One step of a walk towards the root; see `path::build`.
-pub struct Step;
+pub(crate) struct Step;
 
 impl Step {
     #[inline(always)]
-    pub fn mount_root(vfsmount: u64) -> Option<u64> {
+    pub(crate) fn mount_root(vfsmount: u64) -> Option<u64> {
         read(vfsmount + OFF_VFSMOUNT_ROOT.load())
     }
 
     /// `struct vfsmount` of the mount that `vfsmount` is mounted on; itself at the top.
     #[inline(always)]
-    pub fn parent_mount(vfsmount: u64) -> Option<u64> {
+    pub(crate) fn parent_mount(vfsmount: u64) -> Option<u64> {
         let mount = vfsmount.wrapping_sub(OFF_MOUNT_MNT.load());
         let parent: u64 = read(mount + OFF_MOUNT_PARENT.load())?;
         Some(parent + OFF_MOUNT_MNT.load())
     }
 
     #[inline(always)]
-    pub fn mountpoint(vfsmount: u64) -> Option<u64> {
+    pub(crate) fn mountpoint(vfsmount: u64) -> Option<u64> {
         read(vfsmount.wrapping_sub(OFF_MOUNT_MNT.load()) + OFF_MOUNT_MOUNTPOINT.load())
     }
 
     #[inline(always)]
-    pub fn parent(dentry: u64) -> Option<u64> {
+    pub(crate) fn parent(dentry: u64) -> Option<u64> {
         read(dentry + OFF_DENTRY_PARENT.load())
     }
 
     /// Address and length of the dentry's name.
     #[inline(always)]
-    pub fn name(dentry: u64) -> Option<(u64, u32)> {
+    pub(crate) fn name(dentry: u64) -> Option<(u64, u32)> {
         Some((read(dentry + OFF_DENTRY_NAME.load())?, read(dentry + OFF_DENTRY_NAME_LEN.load())?))
     }
 }
 
 impl Bprm {
     #[inline(always)]
-    pub fn file(self) -> File {
+    pub(crate) fn file(self) -> File {
         File(load(self.0, &OFF_BPRM_FILE))
     }
 }
 
 impl File {
     #[inline(always)]
-    pub fn location(self) -> Location {
+    pub(crate) fn location(self) -> Location {
         let path = OFF_FILE_PATH.load();
         // SAFETY: typed loads, checked by the verifier.
         let mount = unsafe {
@@ -284,24 +286,24 @@ impl File {
     }
 
     #[inline(always)]
-    pub fn inode(self) -> Inode {
+    pub(crate) fn inode(self) -> Inode {
         Inode(load(self.0, &OFF_FILE_INODE))
     }
 
     #[inline(always)]
-    pub fn mode(self) -> u32 {
+    pub(crate) fn mode(self) -> u32 {
         load(self.0, &OFF_FILE_MODE)
     }
 }
 
 impl Path {
     #[inline(always)]
-    pub fn location(self) -> Location {
+    pub(crate) fn location(self) -> Location {
         Location { mount: load(self.0, &OFF_PATH_MNT), dentry: load(self.0, &OFF_PATH_DENTRY) }
     }
 
     #[inline(always)]
-    pub fn inode(self) -> Option<InodeKey> {
+    pub(crate) fn inode(self) -> Option<InodeKey> {
         let dentry: *const u8 = load(self.0, &OFF_PATH_DENTRY);
         Dentry(dentry).inode()
     }
@@ -309,13 +311,13 @@ impl Path {
 
 impl Dentry {
     #[inline(always)]
-    pub fn address(self) -> u64 {
+    pub(crate) fn address(self) -> u64 {
         self.0 as u64
     }
 
     /// Identity of the inode; `None` for a negative dentry.
     #[inline(always)]
-    pub fn inode(self) -> Option<InodeKey> {
+    pub(crate) fn inode(self) -> Option<InodeKey> {
         if self.0.is_null() {
             return None;
         }
@@ -326,7 +328,7 @@ impl Dentry {
 
 impl Inode {
     #[inline(always)]
-    pub fn key(self) -> InodeKey {
+    pub(crate) fn key(self) -> InodeKey {
         let sb: *const u8 = load(self.0, &OFF_INODE_SB);
         InodeKey {
             ino: load(self.0, &OFF_INODE_INO),
@@ -337,7 +339,7 @@ impl Inode {
 
     /// Device number when the inode is a character device.
     #[inline(always)]
-    pub fn char_device(self) -> Option<u32> {
+    pub(crate) fn char_device(self) -> Option<u32> {
         let mode: u16 = load(self.0, &OFF_INODE_MODE);
         (mode & S_IFMT == S_IFCHR).then(|| load(self.0, &OFF_INODE_RDEV))
     }
@@ -345,15 +347,15 @@ impl Inode {
 
 /// An open file reached by address: what can be said of it without types.
 #[derive(Clone, Copy)]
-pub struct OpenFile {
-    pub key: InodeKey,
-    pub mode: u32,
-    pub is_directory: bool,
+pub(crate) struct OpenFile {
+    pub(crate) key: InodeKey,
+    pub(crate) mode: u32,
+    pub(crate) is_directory: bool,
 }
 
 /// Reads the file at `file`, an address from [`Task::file_address`].
 #[inline(always)]
-pub fn open_file(file: u64) -> Option<OpenFile> {
+pub(crate) fn open_file(file: u64) -> Option<OpenFile> {
     let inode: u64 = read(file + OFF_FILE_INODE.load())?;
     let key = inode_key_at(inode)?;
     let kind: u16 = read(inode + OFF_INODE_MODE.load())?;
@@ -366,14 +368,14 @@ pub fn open_file(file: u64) -> Option<OpenFile> {
 
 /// Identity of the inode behind descriptor `fd` of the current task.
 #[inline(always)]
-pub fn inode_of_fd(fd: u32) -> Option<InodeKey> {
+pub(crate) fn inode_of_fd(fd: u32) -> Option<InodeKey> {
     let file = Task::current().file_address(fd)?;
     inode_key_at(read(file + OFF_FILE_INODE.load())?)
 }
 
 /// Identity of the inode of the dentry at `dentry`.
 #[inline(always)]
-pub fn dentry_key_at(dentry: u64) -> Option<InodeKey> {
+pub(crate) fn dentry_key_at(dentry: u64) -> Option<InodeKey> {
     let inode: u64 = read(dentry + OFF_DENTRY_INODE.load())?;
     if inode == 0 { None } else { inode_key_at(inode) }
 }

@@ -54,128 +54,128 @@ impl Answer {
 
 // Each entry point reads its arguments and calls one decision function.
 #[lsm(hook = "bprm_creds_for_exec")]
-pub fn bprm_creds_for_exec(ctx: LsmContext) -> i32 {
+fn bprm_creds_for_exec(ctx: LsmContext) -> i32 {
     hooks::exec::creds_for_exec(Bprm::new(ctx.arg(0))).errno()
 }
 
 #[lsm(hook = "bprm_committed_creds")]
-pub fn bprm_committed_creds(_ctx: LsmContext) -> i32 {
+fn bprm_committed_creds(_ctx: LsmContext) -> i32 {
     hooks::exec::committed_creds();
     0
 }
 
 #[lsm(hook = "task_alloc")]
-pub fn task_alloc(ctx: LsmContext) -> i32 {
+fn task_alloc(ctx: LsmContext) -> i32 {
     hooks::task::alloc(Task::new(ctx.arg(0))).errno()
 }
 
 #[lsm(hook = "task_free")]
-pub fn task_free(ctx: LsmContext) -> i32 {
+fn task_free(ctx: LsmContext) -> i32 {
     hooks::task::free(Task::new(ctx.arg(0)));
     0
 }
 
 #[lsm(hook = "file_open")]
-pub fn file_open(ctx: LsmContext) -> i32 {
+fn file_open(ctx: LsmContext) -> i32 {
     hooks::file::open(File::new(ctx.arg(0))).errno()
 }
 
 #[lsm(hook = "path_truncate")]
-pub fn path_truncate(ctx: LsmContext) -> i32 {
+fn path_truncate(ctx: LsmContext) -> i32 {
     hooks::file::truncate(Path::new(ctx.arg(0))).errno()
 }
 
 #[lsm(hook = "path_unlink")]
-pub fn path_unlink(ctx: LsmContext) -> i32 {
+fn path_unlink(ctx: LsmContext) -> i32 {
     hooks::file::unlink(Path::new(ctx.arg(0)), Dentry::new(ctx.arg(1))).errno()
 }
 
 #[lsm(hook = "path_rename")]
-pub fn path_rename(ctx: LsmContext) -> i32 {
+fn path_rename(ctx: LsmContext) -> i32 {
     hooks::file::rename(Path::new(ctx.arg(0)), Dentry::new(ctx.arg(1)), Dentry::new(ctx.arg(3)))
         .errno()
 }
 
 #[lsm(hook = "path_link")]
-pub fn path_link(ctx: LsmContext) -> i32 {
+fn path_link(ctx: LsmContext) -> i32 {
     hooks::file::link(Dentry::new(ctx.arg(0)), Path::new(ctx.arg(1))).errno()
 }
 
 #[lsm(hook = "path_chroot")]
-pub fn path_chroot(_ctx: LsmContext) -> i32 {
+fn path_chroot(_ctx: LsmContext) -> i32 {
     hooks::exec::root_changes();
     0
 }
 
 #[lsm(hook = "sb_pivotroot")]
-pub fn sb_pivotroot(ctx: LsmContext) -> i32 {
+fn sb_pivotroot(ctx: LsmContext) -> i32 {
     hooks::exec::root_changes();
     hooks::mount::pivot_root(Path::new(ctx.arg(1))).errno()
 }
 
 #[lsm(hook = "sb_mount")]
-pub fn sb_mount(ctx: LsmContext) -> i32 {
+fn sb_mount(ctx: LsmContext) -> i32 {
     hooks::mount::mount(Path::new(ctx.arg(1))).errno()
 }
 
 #[lsm(hook = "sb_umount")]
-pub fn sb_umount(_ctx: LsmContext) -> i32 {
+fn sb_umount(_ctx: LsmContext) -> i32 {
     hooks::mount::umount().errno()
 }
 
 #[lsm(hook = "sb_remount")]
-pub fn sb_remount(_ctx: LsmContext) -> i32 {
+fn sb_remount(_ctx: LsmContext) -> i32 {
     hooks::mount::remount().errno()
 }
 
 #[lsm(hook = "sb_kern_mount")]
-pub fn sb_kern_mount(_ctx: LsmContext) -> i32 {
+fn sb_kern_mount(_ctx: LsmContext) -> i32 {
     hooks::mount::create().errno()
 }
 
 #[lsm(hook = "move_mount")]
-pub fn move_mount(ctx: LsmContext) -> i32 {
+fn move_mount(ctx: LsmContext) -> i32 {
     hooks::mount::move_mount(Path::new(ctx.arg(1))).errno()
 }
 
 #[lsm(hook = "syslog")]
-pub fn syslog(ctx: LsmContext) -> i32 {
+fn syslog(ctx: LsmContext) -> i32 {
     hooks::kernel_log::syslog(ctx.arg::<i32>(0)).errno()
 }
 
 #[fexit(function = "copy_mnt_ns")]
-pub fn copy_mnt_ns(ctx: FExitContext) -> i32 {
+fn copy_mnt_ns(ctx: FExitContext) -> i32 {
     // Arguments: flags, ns, user_ns, new_fs; the fifth slot is the return value.
     hooks::task::mount_namespace_created(ctx.arg(0), ctx.arg(1), ctx.arg(4));
     0
 }
 
 #[uprobe]
-pub fn add_container(ctx: ProbeContext) -> u32 {
+fn add_container(ctx: ProbeContext) -> u32 {
     registration::add_container(&ctx);
     0
 }
 
 #[uprobe]
-pub fn add_process(ctx: ProbeContext) -> u32 {
+fn add_process(ctx: ProbeContext) -> u32 {
     registration::add_process(&ctx);
     0
 }
 
 #[uprobe]
-pub fn delete_container(ctx: ProbeContext) -> u32 {
+fn delete_container(ctx: ProbeContext) -> u32 {
     registration::delete_container(&ctx);
     0
 }
 
 #[uprobe]
-pub fn add_runtime(ctx: ProbeContext) -> u32 {
+fn add_runtime(ctx: ProbeContext) -> u32 {
     registration::add_runtime(&ctx);
     0
 }
 
 #[uprobe]
-pub fn enter_self_test(ctx: ProbeContext) -> u32 {
+fn enter_self_test(ctx: ProbeContext) -> u32 {
     registration::enter_self_test(&ctx);
     0
 }

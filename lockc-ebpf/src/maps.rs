@@ -17,7 +17,7 @@ use crate::{kernel::Task, path::Scratch};
 /// Task storage, which aya-ebpf has no type for: the layout of a BTF map
 /// definition (`__uint`, `__type` in the kernel's bpf_helpers.h).
 #[repr(C)]
-pub struct TaskStorage<T> {
+pub(crate) struct TaskStorage<T> {
     r#type: *const [i32; 29], // BPF_MAP_TYPE_TASK_STORAGE
     key: *const i32,
     value: *const T,
@@ -45,7 +45,7 @@ impl<T> TaskStorage<T> {
 
     /// The task's value, if it has one.
     #[inline(always)]
-    pub fn get(&self, task: Task) -> Option<&mut T> {
+    pub(crate) fn get(&self, task: Task) -> Option<&mut T> {
         // SAFETY: the map is a task storage of `T`, `task` is a verifier-typed pointer; the value
         // lives as long as the task, which outlives this program.
         unsafe {
@@ -57,7 +57,7 @@ impl<T> TaskStorage<T> {
 
     /// The task's value, made and zeroed if it has none. `None` without memory.
     #[inline(always)]
-    pub fn get_or_create(&self, task: Task) -> Option<&mut T> {
+    pub(crate) fn get_or_create(&self, task: Task) -> Option<&mut T> {
         const CREATE: u64 = 1; // BPF_LOCAL_STORAGE_GET_F_CREATE
         // SAFETY: as for `get`.
         unsafe {
@@ -69,7 +69,7 @@ impl<T> TaskStorage<T> {
 
     /// Removes the task's value.
     #[inline(always)]
-    pub fn delete(&self, task: Task) {
+    pub(crate) fn delete(&self, task: Task) {
         // SAFETY: as for `get`. A task without a value is fine.
         unsafe { bpf_task_storage_delete(self.as_ptr(), task.as_ptr().cast()) };
     }
@@ -78,56 +78,56 @@ impl<T> TaskStorage<T> {
 /// Label of every task that belongs to a container or its runtime.
 #[unsafe(link_section = ".maps")]
 #[unsafe(export_name = "LABELS")]
-pub static LABELS: TaskStorage<Label> = TaskStorage::new();
+pub(crate) static LABELS: TaskStorage<Label> = TaskStorage::new();
 
 /// Handle → container. Ends with the container's last task.
 #[map]
-pub static CONTAINERS: HashMap<u64, Container> = HashMap::with_max_entries(32_768, 1);
+pub(crate) static CONTAINERS: HashMap<u64, Container> = HashMap::with_max_entries(32_768, 1);
 
 /// Thread id → registration that waits for the thread's `execve`.
 #[map]
-pub static PENDING: HashMap<u32, Pending> = HashMap::with_max_entries(16_384, 1);
+pub(crate) static PENDING: HashMap<u32, Pending> = HashMap::with_max_entries(16_384, 1);
 
 /// Sequence number of a mount namespace → handle of the container that owns it.
 #[map]
-pub static MOUNT_NAMESPACES: HashMap<u64, u64> = HashMap::with_max_entries(131_072, 1);
+pub(crate) static MOUNT_NAMESPACES: HashMap<u64, u64> = HashMap::with_max_entries(131_072, 1);
 
 /// Policies by id.
 #[map]
-pub static POLICIES: Array<Policy> = Array::with_max_entries(MAX_POLICIES, 0);
+pub(crate) static POLICIES: Array<Policy> = Array::with_max_entries(MAX_POLICIES, 0);
 
 /// `(policy, path)` → verdict; the longest rule wins.
 #[map]
-pub static PATH_RULES: LpmTrie<PathKey, u32> = LpmTrie::with_max_entries(131_072, 1);
+pub(crate) static PATH_RULES: LpmTrie<PathKey, u32> = LpmTrie::with_max_entries(131_072, 1);
 
 /// `(policy, path)` of every directory above a denied path.
 #[map]
-pub static PATH_ANCESTORS: HashMap<PathKey, u32> = HashMap::with_max_entries(131_072, 1);
+pub(crate) static PATH_ANCESTORS: HashMap<PathKey, u32> = HashMap::with_max_entries(131_072, 1);
 
 /// Files that are OCI runtimes on this node → number of the scan that found them.
 #[map]
-pub static RUNTIME_FILES: HashMap<InodeKey, u64> = HashMap::with_max_entries(4_096, 1);
+pub(crate) static RUNTIME_FILES: HashMap<InodeKey, u64> = HashMap::with_max_entries(4_096, 1);
 
 /// Base names of OCI runtimes: the second line when a file is newer than the last scan.
 #[map]
-pub static RUNTIME_NAMES: HashMap<RuntimeName, u32> = HashMap::with_max_entries(256, 1);
+pub(crate) static RUNTIME_NAMES: HashMap<RuntimeName, u32> = HashMap::with_max_entries(256, 1);
 
 /// Denials, audits and notices for the daemon.
 #[map]
-pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
 /// What happened how often, per CPU.
 #[map]
-pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
+pub(crate) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
 
 /// Working memory for paths; see [`Scratch`].
 #[map]
-pub static SCRATCH: PerCpuArray<Scratch> =
+pub(crate) static SCRATCH: PerCpuArray<Scratch> =
     PerCpuArray::with_max_entries(crate::path::SCRATCH_SLOTS, 0);
 
 /// Adds one to a counter.
 #[inline(always)]
-pub fn count(counter: Counter) {
+pub(crate) fn count(counter: Counter) {
     if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
         // SAFETY: a live per-CPU slot; the addition is atomic because a program may be preempted.
         unsafe { crate::atomic::fetch_add(value, 1) };
@@ -136,8 +136,8 @@ pub fn count(counter: Counter) {
 
 /// Handle → id of the container, for the daemon's messages; no program reads it.
 #[map]
-pub static CONTAINER_NAMES: HashMap<u64, ContainerName> = HashMap::with_max_entries(32_768, 1);
+pub(crate) static CONTAINER_NAMES: HashMap<u64, ContainerName> = HashMap::with_max_entries(32_768, 1);
 
 /// Policy id → its name and a digest of its rules, for the daemon; no program reads it.
 #[map]
-pub static POLICY_NAMES: HashMap<u32, PolicyName> = HashMap::with_max_entries(MAX_POLICIES, 1);
+pub(crate) static POLICY_NAMES: HashMap<u32, PolicyName> = HashMap::with_max_entries(MAX_POLICIES, 1);

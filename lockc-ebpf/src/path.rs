@@ -28,11 +28,11 @@ const MAX_STEPS: u32 = 4096;
 
 /// Programs that may be under way on one CPU at once. A program can be preempted, by another
 /// task's, between any two instructions, so a single per-CPU buffer would be overwritten.
-pub const SCRATCH_SLOTS: u32 = 8;
+pub(crate) const SCRATCH_SLOTS: u32 = 8;
 
 /// Working memory of one walk.
 #[repr(C)]
-pub struct Scratch {
+pub(crate) struct Scratch {
     /// 1 while in use.
     busy: u64,
     /// Lookup key for the trie: length in bits, then the data.
@@ -45,7 +45,7 @@ pub struct Scratch {
 
 /// Why there is no path.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum PathError {
+pub(crate) enum PathError {
     /// Longer than `PATH_MAX`, disconnected, or unreadable. Denies where a rule could apply.
     NoPath,
     /// No scratch slot was free. Denies as well.
@@ -53,7 +53,7 @@ pub enum PathError {
 }
 
 /// A built path; gives its scratch slot back when dropped.
-pub struct BuiltPath {
+pub(crate) struct BuiltPath {
     scratch: *mut Scratch,
     start: u32,
 }
@@ -69,13 +69,13 @@ impl Drop for BuiltPath {
 impl BuiltPath {
     /// Bytes of the path, its closing `/` included.
     #[inline(always)]
-    pub fn len(&self) -> u32 {
+    pub(crate) fn len(&self) -> u32 {
         PATH_MAX as u32 - self.start
     }
 
     /// Address and number of the path's last bytes that fit in `max`, without the closing `/`.
     #[inline(always)]
-    pub fn tail(&self, max: u32) -> (u64, u32) {
+    pub(crate) fn tail(&self, max: u32) -> (u64, u32) {
         let len = self.len() - 1;
         let shown = if len > max { max } else { len };
         // SAFETY: address arithmetic inside the slot.
@@ -103,7 +103,7 @@ impl BuiltPath {
 
     /// True when the longest rule that covers the path says deny.
     #[inline(always)]
-    pub fn is_denied(&self, policy: u32) -> bool {
+    pub(crate) fn is_denied(&self, policy: u32) -> bool {
         if !self.prepare_key(policy) {
             return true;
         }
@@ -114,7 +114,7 @@ impl BuiltPath {
 
     /// True when a denied path lies below this one.
     #[inline(always)]
-    pub fn is_above_denied(&self, policy: u32) -> bool {
+    pub(crate) fn is_above_denied(&self, policy: u32) -> bool {
         if self.len() as usize > PATH_RULE_LEN {
             return false; // longer than any rule's ancestor
         }
@@ -143,7 +143,7 @@ const FAILED: u32 = 2;
 
 /// Builds the path of `at` as the container of `label` sees it.
 #[inline(always)]
-pub fn build(at: Location, label: &Label) -> Result<BuiltPath, PathError> {
+pub(crate) fn build(at: Location, label: &Label) -> Result<BuiltPath, PathError> {
     let scratch = acquire().ok_or(PathError::Busy)?;
     let mut walk = Walk {
         scratch,

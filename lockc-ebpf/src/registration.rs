@@ -19,7 +19,7 @@ const NO_FD: u64 = u32::MAX as u64;
 /// `add_container(tid, start_ticks, handle, policy | flags << 32, rootfs_fd, exe_fd)`: a new
 /// container, whose runtime is frozen in thread `tid`.
 #[inline(always)]
-pub fn add_container(ctx: &ProbeContext) {
+pub(crate) fn add_container(ctx: &ProbeContext) {
     let (Some(tid), Some(start_ticks), Some(handle)) =
         (ctx.arg::<u64>(0), ctx.arg::<u64>(1), ctx.arg::<u64>(2))
     else {
@@ -46,7 +46,7 @@ pub fn add_container(ctx: &ProbeContext) {
 /// `add_process(tid, start_ticks, handle, flags, exe_fd)`: thread `tid` is frozen in the `execve` of a
 /// runtime that works on the container of `handle`.
 #[inline(always)]
-pub fn add_process(ctx: &ProbeContext) {
+pub(crate) fn add_process(ctx: &ProbeContext) {
     let (Some(tid), Some(start_ticks), Some(handle)) =
         (ctx.arg::<u64>(0), ctx.arg::<u64>(1), ctx.arg::<u64>(2))
     else {
@@ -77,7 +77,7 @@ fn await_exec(tid: u32, start_ticks: u64, container: u64, flags: u32, exe: u32) 
 /// `delete_container(tid)`: withdraws what was registered for thread `tid`. A container that has
 /// no other task goes with it.
 #[inline(always)]
-pub fn delete_container(ctx: &ProbeContext) {
+pub(crate) fn delete_container(ctx: &ProbeContext) {
     if let Some(tid) = ctx.arg::<u64>(0) {
         withdraw(tid as u32);
     }
@@ -94,7 +94,7 @@ fn withdraw(tid: u32) {
 
 /// `add_runtime(fd, scan)`: the file behind `fd` is an OCI runtime, found by scan number `scan`.
 #[inline(always)]
-pub fn add_runtime(ctx: &ProbeContext) {
+pub(crate) fn add_runtime(ctx: &ProbeContext) {
     let (Some(fd), Some(scan)) = (ctx.arg::<u64>(0), ctx.arg::<u64>(1)) else {
         return;
     };
@@ -105,7 +105,7 @@ pub fn add_runtime(ctx: &ProbeContext) {
 
 /// `enter_self_test(policy)`: the calling thread becomes a contained task of the self-test.
 #[inline(always)]
-pub fn enter_self_test(ctx: &ProbeContext) {
+pub(crate) fn enter_self_test(ctx: &ProbeContext) {
     let Some(policy) = ctx.arg::<u64>(0) else {
         return;
     };

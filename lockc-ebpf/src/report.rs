@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// What an operation was about.
-pub enum Object<'a> {
+pub(crate) enum Object<'a> {
     /// Nothing that has a path; a number that the operation explains.
     Number(u32),
     /// A path that has been built already.
@@ -28,7 +28,7 @@ pub enum Object<'a> {
 
 /// Reports something that was denied, or that audit mode let pass.
 #[inline(always)]
-pub fn violation(subject: &Subject, operation: Operation, object: Object<'_>, audit: bool) {
+pub(crate) fn violation(subject: &Subject, operation: Operation, object: Object<'_>, audit: bool) {
     count(if audit { Counter::Audited } else { Counter::Denied });
     if !within_rate(subject.label.container) {
         count(Counter::Suppressed);
@@ -53,14 +53,14 @@ pub fn violation(subject: &Subject, operation: Operation, object: Object<'_>, au
 
 /// Reports that a runtime nobody registered was executed.
 #[inline(always)]
-pub fn unregistered(container: u64) {
+pub(crate) fn unregistered(container: u64) {
     count(Counter::Unregistered);
     send(&notice(container, Operation::Unregistered), 0, None);
 }
 
 /// Reports that the last task of a container is gone.
 #[inline(always)]
-pub fn gone(container: u64) {
+pub(crate) fn gone(container: u64) {
     send(&notice(container, Operation::Gone), 0, None);
 }
 

@@ -22,7 +22,7 @@ const MAX_DEPTH: u32 = 64;
 /// (`security_bprm_creds_for_exec`, fs/exec.c). `bprm_check_security` would be too often: it comes
 /// once per interpreter.
 #[inline(always)]
-pub fn creds_for_exec(bprm: Bprm) -> Answer {
+pub(crate) fn creds_for_exec(bprm: Bprm) -> Answer {
     let task = Task::current();
     let Some(label) = LABELS.get(task) else {
         return unlabelled(task, bprm);
@@ -41,7 +41,7 @@ pub fn creds_for_exec(bprm: Bprm) -> Answer {
 
 /// The `execve` has succeeded.
 #[inline(always)]
-pub fn committed_creds() {
+pub(crate) fn committed_creds() {
     let Some(label) = LABELS.get(Task::current()) else {
         return;
     };
@@ -56,7 +56,7 @@ pub fn committed_creds() {
 /// A runtime task that changes its root has set up the container's file system; what it executes
 /// next is container code, whatever its mount namespace.
 #[inline(always)]
-pub fn root_changes() {
+pub(crate) fn root_changes() {
     if let Some(label) = LABELS.get(Task::current())
         && label.state == State::Runtime as u32
     {

@@ -17,7 +17,7 @@ use crate::{
 
 /// Every open, `O_PATH` apart: what that gives cannot be read, and opening it again comes here.
 #[inline(always)]
-pub fn open(file: File) -> Answer {
+pub(crate) fn open(file: File) -> Answer {
     let Some(subject) = Subject::current() else {
         return Answer::Allow;
     };
@@ -96,7 +96,7 @@ fn protect_runtime(subject: &Subject, inode: Option<InodeKey>, at: Location) -> 
 
 /// `truncate(2)` needs no open.
 #[inline(always)]
-pub fn truncate(path: Path) -> Answer {
+pub(crate) fn truncate(path: Path) -> Answer {
     let Some(subject) = Subject::current() else {
         return Answer::Allow;
     };
@@ -105,7 +105,7 @@ pub fn truncate(path: Path) -> Answer {
 
 /// Removing a runtime binary makes room for another one.
 #[inline(always)]
-pub fn unlink(dir: Path, victim: Dentry) -> Answer {
+pub(crate) fn unlink(dir: Path, victim: Dentry) -> Answer {
     let Some(subject) = Subject::current() else {
         return Answer::Allow;
     };
@@ -116,7 +116,7 @@ pub fn unlink(dir: Path, victim: Dentry) -> Answer {
 /// A rename may replace a runtime binary, or carry a blocked path away under another name: then
 /// the path itself, and every directory above it, stays where it is.
 #[inline(always)]
-pub fn rename(old_dir: Path, victim: Dentry, replaced: Dentry) -> Answer {
+pub(crate) fn rename(old_dir: Path, victim: Dentry, replaced: Dentry) -> Answer {
     let Some(subject) = Subject::current() else {
         return Answer::Allow;
     };
@@ -134,7 +134,7 @@ pub fn rename(old_dir: Path, victim: Dentry, replaced: Dentry) -> Answer {
 
 /// A hard link would give a blocked file, or a runtime binary, a second name.
 #[inline(always)]
-pub fn link(target: Dentry, dir: Path) -> Answer {
+pub(crate) fn link(target: Dentry, dir: Path) -> Answer {
     let Some(subject) = Subject::current() else {
         return Answer::Allow;
     };

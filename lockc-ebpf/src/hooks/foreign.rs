@@ -12,7 +12,7 @@ use crate::{
 /// true for a mount that was detached lazily, as a runtime detaches the host's root, and when the
 /// answer cannot be read.
 #[inline(always)]
-pub fn is_foreign(mount: u64, task: Task, label: &Label) -> bool {
+pub(crate) fn is_foreign(mount: u64, task: Task, label: &Label) -> bool {
     let namespace = match mount_owner(mount) {
         MountOwner::Internal => return false,
         MountOwner::Detached | MountOwner::Unreadable => return true,

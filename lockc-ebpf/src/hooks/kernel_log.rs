@@ -6,10 +6,10 @@ use lockc_common::{Operation, PolicyFlags};
 use crate::{Answer, container::Subject, report::Object};
 
 /// `/dev/kmsg`, major 1 minor 11 in the kernel's encoding (`MKDEV`: 20 bits of minor).
-pub const KMSG: u32 = 1 << 20 | 11;
+pub(crate) const KMSG: u32 = 1 << 20 | 11;
 
 #[inline(always)]
-pub fn syslog(action: i32) -> Answer {
+pub(crate) fn syslog(action: i32) -> Answer {
     let Some(subject) = Subject::current() else {
         return Answer::Allow;
     };

@@ -1,8 +1,8 @@
 //! One decision function per hook.
 
-pub mod exec;
-pub mod file;
-pub mod foreign;
-pub mod kernel_log;
-pub mod mount;
-pub mod task;
+pub(crate) mod exec;
+pub(crate) mod file;
+pub(crate) mod foreign;
+pub(crate) mod kernel_log;
+pub(crate) mod mount;
+pub(crate) mod task;

@@ -22,36 +22,36 @@ fn decide(object: Object<'_>) -> Answer {
 
 /// `mount(2)`, whatever it is asked to do: `target` is where.
 #[inline(always)]
-pub fn mount(target: Path) -> Answer {
+pub(crate) fn mount(target: Path) -> Answer {
     decide(Object::At(target.location()))
 }
 
 /// `umount2(2)`: it would uncover what the runtime has masked.
 #[inline(always)]
-pub fn umount() -> Answer {
+pub(crate) fn umount() -> Answer {
     decide(Object::Number(UMOUNT))
 }
 
 /// A reconfiguration, by `mount(2)` or `fsconfig(2)`.
 #[inline(always)]
-pub fn remount() -> Answer {
+pub(crate) fn remount() -> Answer {
     decide(Object::Number(REMOUNT))
 }
 
 /// A new superblock for a mount, by `mount(2)` or by `fsconfig(2)` with `FSCONFIG_CMD_CREATE`.
 #[inline(always)]
-pub fn create() -> Answer {
+pub(crate) fn create() -> Answer {
     decide(Object::Number(CREATE))
 }
 
 /// `move_mount(2)`: `target` is where. A detached copy made by `open_tree(2)` passes here too.
 #[inline(always)]
-pub fn move_mount(target: Path) -> Answer {
+pub(crate) fn move_mount(target: Path) -> Answer {
     decide(Object::At(target.location()))
 }
 
 /// `pivot_root(2)` by a contained task.
 #[inline(always)]
-pub fn pivot_root(new_root: Path) -> Answer {
+pub(crate) fn pivot_root(new_root: Path) -> Answer {
     decide(Object::At(new_root.location()))
 }

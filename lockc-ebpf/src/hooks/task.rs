@@ -10,7 +10,7 @@ use crate::{
 
 /// A child is what its parent is. Without memory for the label there is no child.
 #[inline(always)]
-pub fn alloc(child: Task) -> Answer {
+pub(crate) fn alloc(child: Task) -> Answer {
     let Some(parent) = LABELS.get(Task::current()) else {
         return Answer::Allow;
     };
@@ -29,7 +29,7 @@ pub fn alloc(child: Task) -> Answer {
 /// Called when the last reference to a task goes (kernel/fork.c, `__put_task_struct`), and for a
 /// child whose creation failed later on.
 #[inline(always)]
-pub fn free(task: Task) {
+pub(crate) fn free(task: Task) {
     if let Some(label) = LABELS.get(task) {
         container::leave(label.container);
     }
@@ -37,7 +37,7 @@ pub fn free(task: Task) {
 
 /// A mount namespace that a contained task makes belongs to its container.
 #[inline(always)]
-pub fn mount_namespace_created(flags: u64, old: u64, new: u64) {
+pub(crate) fn mount_namespace_created(flags: u64, old: u64, new: u64) {
     const CLONE_NEWNS: u64 = 0x2_0000;
     if flags & CLONE_NEWNS == 0 || new == old {
         return;

@@ -5,12 +5,23 @@
 //! removes the old generations once its own is proven, so nothing pauses.
 
 use std::{
+    collections::HashSet,
     fs, io,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
+use aya::programs::{
+    links::{FdLink, PinnedLink},
+    loaded_programs,
+};
 use lockc_common::LAYOUT_VERSION;
 use thiserror::Error;
+
+/// Longest wait for programs to be detached.
+const DETACH_PATIENCE: Duration = Duration::from_secs(60);
+const DETACH_PAUSE: Duration = Duration::from_millis(20);
 
 /// Where all pins live.
 pub const ROOT: &str = "/sys/fs/bpf/lockc";
@@ -31,6 +42,9 @@ pub enum PinError {
     /// `/sys/fs/bpf` is no BPF file system.
     #[error("/sys/fs/bpf is not a BPF file system; run `mount -t bpf bpf /sys/fs/bpf`")]
     NoBpfFs,
+    /// The pins are gone, their programs are not.
+    #[error("programs are still attached; does another process hold them?")]
+    StillLoaded,
 }
 
 fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PinError {
@@ -112,9 +126,35 @@ fn remove_links(directory: &Path) -> Result<(), PinError> {
     fs::remove_dir(directory).map_err(io_error("remove", directory))
 }
 
-/// Removes every pin of every layout version; enforcement ends. Returns how many there were.
+/// Removes every pin of every layout version, and waits until their programs are gone: the kernel
+/// detaches them after the fact, one by one. Returns how many pins there were.
 pub fn remove_all() -> Result<usize, PinError> {
-    remove_below(Path::new(ROOT))
+    let root = Path::new(ROOT);
+    let mut programs = HashSet::new();
+    collect_programs(root, &mut programs);
+    let removed = remove_below(root)?;
+    let end = Instant::now() + DETACH_PATIENCE;
+    while loaded_programs().flatten().any(|program| programs.contains(&program.id())) {
+        if Instant::now() >= end {
+            return Err(PinError::StillLoaded);
+        }
+        thread::sleep(DETACH_PAUSE);
+    }
+    Ok(removed)
+}
+
+fn collect_programs(path: &Path, programs: &mut HashSet<u32>) {
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            collect_programs(&path, programs);
+        } else if path.components().any(|part| part.as_os_str() == "links")
+            && let Ok(link) = PinnedLink::from_pin(&path)
+            && let Ok(info) = FdLink::from(link).info()
+        {
+            programs.insert(info.program_id());
+        }
+    }
 }
 
 fn remove_below(path: &Path) -> Result<usize, PinError> {

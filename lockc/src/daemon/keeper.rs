@@ -4,8 +4,8 @@ use std::{
     collections::HashMap,
     error::Error,
     fs,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
-    path::{Path, PathBuf},
+    os::fd::{AsRawFd as _, BorrowedFd},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -89,17 +89,13 @@ impl Keeper {
         &self.registry
     }
 
-    fn examine(&self, caller: &Caller, path: &Path) -> Verdict {
+    fn examine(&self, caller: &Caller, name: &str) -> Verdict {
         let failed = |error: &dyn Error| Verdict::from(plan::failed(error, &self.config));
-        let name = self
-            .runtimes
-            .name(path)
-            .unwrap_or_else(|| path.file_name().unwrap_or_default().to_string_lossy().into_owned());
         let argv = match argv::read(caller.tid) {
             Ok(argv) => argv,
             Err(error) => return failed(&error),
         };
-        let invocation = match cmdline::parse(Dialect::of(&name), &argv.words, argv.cut) {
+        let invocation = match cmdline::parse(Dialect::of(name), &argv.words, argv.cut) {
             Ok(invocation) => invocation,
             Err(error) => return failed(&error),
         };
@@ -260,10 +256,17 @@ fn compile(level: Level, mode: Mode) -> CompiledPolicy {
     }
 }
 
+/// A file that has been replaced since it was marked: its name must do.
+fn unknown_runtime(exe: BorrowedFd<'_>) -> (String, PathBuf) {
+    let link = format!("/proc/self/fd/{}", exe.as_raw_fd());
+    let path = fs::read_link(&link).unwrap_or(link.into());
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    (name.trim_end_matches(" (deleted)").to_owned(), path)
+}
+
 impl Decide for Keeper {
     fn decide(&self, tid: Pid, exe: BorrowedFd<'_>) -> Decision {
-        let link = format!("/proc/self/fd/{}", exe.as_fd().as_raw_fd());
-        let path = fs::read_link(&link).unwrap_or(link.into());
+        let (name, path) = self.runtimes.identify(exe).unwrap_or_else(|| unknown_runtime(exe));
         let caller = match Caller::read(tid) {
             Ok(caller) => caller,
             Err(error) => {
@@ -274,7 +277,7 @@ impl Decide for Keeper {
                 };
             }
         };
-        let verdict = self.examine(&caller, &path);
+        let verdict = self.examine(&caller, &name);
         let visitor = Visitor {
             tid: u64::from(tid.as_raw().unsigned_abs()),
             start_ticks: caller.start_ticks,

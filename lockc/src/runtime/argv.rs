@@ -16,6 +16,8 @@ use std::{
     fs,
     io::{self, IoSliceMut},
     path::PathBuf,
+    thread,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -38,6 +40,9 @@ pub const MAX_TOTAL_LEN: usize = 256 << 10;
 /// Memory is read in pieces that do not cross a multiple of this, because a piece
 /// that touches an unmapped page is not read at all. It divides every page size.
 const PAGE: u64 = 4096;
+
+/// Longest wait for a task to fall asleep.
+const MAX_WAIT: Duration = Duration::from_secs(1);
 
 /// The argument list of an `execve`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,17 +93,31 @@ pub enum ArgvError {
 /// Reads the argument list of thread `tid`, which must be blocked in an
 /// `execve` or `execveat` of any ABI of the machine.
 pub fn read(tid: Pid) -> Result<Argv, ArgvError> {
-    let path = PathBuf::from(format!("/proc/{tid}/syscall"));
-    let text = fs::read_to_string(&path).map_err(|source| ArgvError::Syscall {
-        tid: tid.as_raw(),
-        path,
-        source,
-    })?;
+    let text = frozen_syscall(tid)?;
     let exec = Exec::parse(&text).ok_or_else(|| ArgvError::NotExec {
         tid: tid.as_raw(),
         text: text.trim_end().to_owned(),
     })?;
     read_words(tid, exec)
+}
+
+/// Reads `/proc/TID/syscall`. The event is queued before its task goes to sleep
+/// (`fanotify_handle_event`, fs/notify/fanotify/fanotify.c, 6.12), so that it may still be
+/// `running` for a moment.
+fn frozen_syscall(tid: Pid) -> Result<String, ArgvError> {
+    let path = PathBuf::from(format!("/proc/{tid}/syscall"));
+    let end = Instant::now() + MAX_WAIT;
+    loop {
+        let text = fs::read_to_string(&path).map_err(|source| ArgvError::Syscall {
+            tid: tid.as_raw(),
+            path: path.clone(),
+            source,
+        })?;
+        if text.trim_end() != "running" || Instant::now() >= end {
+            return Ok(text);
+        }
+        thread::yield_now();
+    }
 }
 
 /// Where a frozen task's argument list lies.

@@ -5,7 +5,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io,
     os::{
-        fd::{AsFd as _, AsRawFd as _},
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd},
         unix::fs::OpenOptionsExt as _,
     },
     path::{Path, PathBuf},
@@ -16,7 +16,10 @@ use std::{
 use nix::{
     errno::Errno,
     fcntl::OFlag,
-    sys::inotify::{AddWatchFlags, InitFlags, Inotify},
+    sys::{
+        inotify::{AddWatchFlags, InitFlags, Inotify},
+        stat::fstat,
+    },
 };
 
 use super::group::Group;
@@ -37,8 +40,9 @@ pub struct Runtimes {
 #[derive(Debug, Default)]
 struct State {
     scan: u64,
-    /// Runtime name by path of the file.
-    names: BTreeMap<PathBuf, String>,
+    /// Name and path by device and inode number: the path of a file that is executed through a
+    /// private mount says nothing (crun executes itself so).
+    files: BTreeMap<(u64, u64), (String, PathBuf)>,
 }
 
 impl Runtimes {
@@ -52,14 +56,15 @@ impl Runtimes {
         Ok(runtimes)
     }
 
-    /// Name of the runtime whose file is at `path`, if it is a configured one.
-    pub fn name(&self, path: &Path) -> Option<String> {
-        self.state().names.get(path).cloned()
+    /// Name and path of the runtime whose file is behind `exe`, if it is a configured one.
+    pub fn identify(&self, exe: BorrowedFd<'_>) -> Option<(String, PathBuf)> {
+        let key = identity(exe).ok()?;
+        self.state().files.get(&key).cloned()
     }
 
     /// Number of files.
     pub fn files(&self) -> usize {
-        self.state().names.len()
+        self.state().files.len()
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -73,7 +78,7 @@ impl Runtimes {
         state.scan += 1;
         // A daemon that starts later must not find its predecessor's files fresh.
         let scan = u64::from(std::process::id()) << 32 | state.scan;
-        state.names.clear();
+        state.files.clear();
         let mut known_by = BTreeSet::new();
         for runtime in &self.configured {
             self.watch(&expand(&runtime.paths).directories);
@@ -88,10 +93,10 @@ impl Runtimes {
             known_by.extend(runtime.paths.iter().filter_map(|path| literal_name(path)));
             for path in expansion.files {
                 match self.mark_file(&path) {
-                    Ok(file) => {
+                    Ok((file, key)) => {
                         calls::add_runtime(fd_argument(&file), scan);
                         known_by.extend(path.file_name().map(|n| n.as_encoded_bytes().to_vec()));
-                        state.names.insert(real_path(&path), runtime.name.clone());
+                        state.files.insert(key, (runtime.name.clone(), path));
                     }
                     Err(error) => log::error!("cannot watch runtime {}: {error}", path.display()),
                 }
@@ -108,14 +113,15 @@ impl Runtimes {
         }
     }
 
-    fn mark_file(&self, path: &Path) -> io::Result<File> {
+    fn mark_file(&self, path: &Path) -> io::Result<(File, (u64, u64))> {
         let file = OpenOptions::new()
             .read(true)
             .custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits())
             .open(path)?;
         self.group.mark(file.as_fd())?;
         self.watch(real_path(path).parent().map(Path::to_owned).iter());
-        Ok(file)
+        let key = identity(file.as_fd())?;
+        Ok((file, key))
     }
 
     fn watch<'a>(&self, directories: impl IntoIterator<Item = &'a PathBuf>) {
@@ -154,6 +160,11 @@ fn literal_name(pattern: &str) -> Option<Vec<u8>> {
     let name = pattern.rsplit('/').next()?;
     (!name.is_empty() && !name.contains(['*', '?', '[', '{', '\\']))
         .then(|| name.as_bytes().to_vec())
+}
+
+fn identity(file: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    let stat = fstat(file)?;
+    Ok((stat.st_dev, stat.st_ino))
 }
 
 fn real_path(path: &Path) -> PathBuf {
