@@ -192,7 +192,7 @@ impl Context {
             .map(|level| {
                 let name = level.name();
                 format!(
-                    "[[rule]]\npolicy = \"{name}\"\nmatch.annotation.\"{LEVEL}\" = \"{name}\"\n"
+                    "[[rule]]\nname = \"{name}\"\npolicy = \"{name}\"\nmatch.annotation.\"{LEVEL}\" = \"{name}\"\n"
                 )
             })
             .concat();
