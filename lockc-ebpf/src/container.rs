@@ -73,7 +73,7 @@ impl Subject {
 
 /// Policy id of a container; that of the safe default when the record is gone.
 #[inline(always)]
-fn policy_of(handle: u64) -> u32 {
+pub(crate) fn policy_of(handle: u64) -> u32 {
     // SAFETY: the value is copied at once.
     if let Some(container) = unsafe { CONTAINERS.get(&handle) } {
         return container.policy;

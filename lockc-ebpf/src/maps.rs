@@ -136,8 +136,10 @@ pub(crate) fn count(counter: Counter) {
 
 /// Handle → id of the container, for the daemon's messages; no program reads it.
 #[map]
-pub(crate) static CONTAINER_NAMES: HashMap<u64, ContainerName> = HashMap::with_max_entries(32_768, 1);
+pub(crate) static CONTAINER_NAMES: HashMap<u64, ContainerName> =
+    HashMap::with_max_entries(32_768, 1);
 
 /// Policy id → its name and a digest of its rules, for the daemon; no program reads it.
 #[map]
-pub(crate) static POLICY_NAMES: HashMap<u32, PolicyName> = HashMap::with_max_entries(MAX_POLICIES, 1);
+pub(crate) static POLICY_NAMES: HashMap<u32, PolicyName> =
+    HashMap::with_max_entries(MAX_POLICIES, 1);

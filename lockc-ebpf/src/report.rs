@@ -10,7 +10,7 @@ use lockc_common::{
 
 use crate::{
     atomic,
-    container::Subject,
+    container::{Subject, policy_of},
     kernel::Location,
     maps::{CONTAINERS, EVENTS, count},
     path::{self, BuiltPath},
@@ -73,7 +73,7 @@ struct Header {
 
 #[inline(always)]
 fn notice(container: u64, operation: Operation) -> Header {
-    Header { container, policy: 0, operation, verdict: Verdict::Notice }
+    Header { container, policy: policy_of(container), operation, verdict: Verdict::Notice }
 }
 
 /// A container may cause [`RATE_LIMIT`] events per window; the rest is counted in its record.

@@ -27,6 +27,7 @@ use thiserror::Error;
 use crate::{
     bpf::{
         Kernel, LoadError, host,
+        labels::Labels,
         maps::{Maps, take_events},
         self_test::{self, SelfTestError},
     },
@@ -144,6 +145,7 @@ fn enforce(
     let keeper = Keeper::new(
         config.clone(),
         Arc::clone(&maps),
+        Labels::take(kernel)?,
         Arc::clone(runtimes),
         Arc::clone(&registry),
     )?;

@@ -5,6 +5,7 @@ pub mod btf;
 pub mod calls;
 pub mod events;
 pub mod host;
+pub mod labels;
 pub mod layout;
 pub mod load;
 pub mod maps;

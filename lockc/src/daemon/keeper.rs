@@ -16,6 +16,7 @@ use super::registry::Registry;
 use crate::{
     bpf::{
         LoadError, calls,
+        labels::Labels,
         maps::{CompiledPolicy, Maps},
     },
     config::{Config, OnError},
@@ -33,13 +34,14 @@ use crate::{
     },
 };
 
-use lockc_common::{PathVerdict, UNATTRIBUTED};
+use lockc_common::{PathVerdict, State, UNATTRIBUTED};
 
 /// Decides about runtimes and registers what they start.
 #[derive(Debug)]
 pub(super) struct Keeper {
     config: Config,
     maps: Arc<Maps>,
+    labels: Labels,
     runtimes: Arc<Runtimes>,
     registry: Arc<Registry>,
     /// Ids of the installed policies.
@@ -71,6 +73,7 @@ impl Keeper {
     pub(super) fn new(
         config: Config,
         maps: Arc<Maps>,
+        labels: Labels,
         runtimes: Arc<Runtimes>,
         registry: Arc<Registry>,
     ) -> Result<Self, LoadError> {
@@ -82,7 +85,7 @@ impl Keeper {
         }
         let default = policies[&(config.default.policy, config.default.mode)];
         maps.set_default(default)?;
-        Ok(Self { config, maps, runtimes, registry, policies })
+        Ok(Self { config, maps, labels, runtimes, registry, policies })
     }
 
     pub(super) fn registry(&self) -> &Arc<Registry> {
@@ -100,6 +103,9 @@ impl Keeper {
             Err(error) => return failed(&error),
         };
         let new = match plan::plan(invocation, caller.ids.euid) {
+            Plan::New(new) if self.is_its_runtime(caller.tid, &new.key) => {
+                return Action::Keep.into();
+            }
             Plan::New(new) => new,
             Plan::Act(action) => return action.into(),
         };
@@ -109,6 +115,13 @@ impl Keeper {
             }
             Err(error) => new.failed(&error, &self.config).into(),
         }
+    }
+
+    /// crun executes itself once more, with the same words.
+    fn is_its_runtime(&self, tid: Pid, key: &ContainerKey) -> bool {
+        self.labels.get(tid).is_some_and(|label| {
+            label.state == State::Runtime as u32 && self.registry.find(key) == Some(label.container)
+        })
     }
 
     fn carry_out(&self, visitor: &Visitor<'_>, verdict: &Verdict) -> Decision {
@@ -277,6 +290,10 @@ impl Decide for Keeper {
                 };
             }
         };
+        if self.labels.get(tid).is_some_and(|label| label.state == State::Contained as u32) {
+            // A runtime inside a container: nothing that it says counts, its label stays.
+            return Decision { allow: true, message: None };
+        }
         let verdict = self.examine(&caller, &name);
         let visitor = Visitor {
             tid: u64::from(tid.as_raw().unsigned_abs()),
