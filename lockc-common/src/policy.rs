@@ -4,7 +4,7 @@
 pub const MAX_POLICIES: u32 = 1024;
 
 /// Longest path rule, in bytes, with its closing `/`. The kernel bounds an LPM trie key to 256
-/// bytes (`LPM_DATA_SIZE_MAX`, kernel/bpf/lpm_trie.c, 6.12), four of which hold the policy id.
+/// bytes (`LPM_DATA_SIZE_MAX`, `kernel/bpf/lpm_trie.c`, 6.12), four of which hold the policy id.
 pub const PATH_RULE_LEN: usize = 252;
 
 /// Bits of [`Policy::flags`].

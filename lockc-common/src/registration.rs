@@ -1,7 +1,7 @@
 //! What the daemon says through its uprobes, and what the programs keep of it.
 
 /// Longest container id kept for messages, in bytes. runc bounds ids to 1024
-/// (libcontainer/factory_linux.go, 1.1); a longer one is shown cut, and matched whole by the daemon.
+/// (`libcontainer/factory_linux.go`, 1.1); a longer one is shown cut, and matched whole by the daemon.
 pub const CONTAINER_ID_LEN: usize = 1024;
 
 /// Longest runtime name the kernel side recognises, in bytes.

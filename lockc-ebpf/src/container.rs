@@ -16,6 +16,9 @@ use crate::{
 #[unsafe(no_mangle)]
 pub(crate) static SELF_TEST_HANDLE: Global<u64> = Global::new(SELF_TEST);
 
+/// `BPF_NOEXIST`: an entry that is there already stays as it is.
+pub(crate) const NO_EXIST: u64 = 1;
+
 /// Handles that the kernel side made up for runtimes nobody registered.
 const MADE_UP: u64 = 1 << 62;
 
@@ -132,8 +135,7 @@ pub(crate) fn make_unattributed() -> u64 {
     // SAFETY: no preconditions.
     let handle = MADE_UP | unsafe { bpf_ktime_get_ns() } & (MADE_UP - 1);
     let container = Container { policy: policy_of(UNATTRIBUTED), tasks: 1, ..Container::default() };
-    const NOEXIST: u64 = 1; // BPF_NOEXIST
-    if CONTAINERS.insert(&handle, &container, NOEXIST).is_ok() {
+    if CONTAINERS.insert(&handle, &container, NO_EXIST).is_ok() {
         return handle;
     }
     join(UNATTRIBUTED);

@@ -7,6 +7,28 @@
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
+#![expect(
+    clippy::inline_always,
+    reason = "older verifiers follow typed pointers only within one function"
+)]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "uprobe arguments are 64-bit registers, and BPF has one pointer width"
+)]
+#![expect(
+    clippy::cast_ptr_alignment,
+    reason = "offsets are the kernel's own, so what lies there is aligned"
+)]
+#![expect(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "one block, with one reason, per access to a map value or event"
+)]
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a key passed by value is a copy on the 512-byte stack"
+)]
+#![expect(clippy::needless_pass_by_value, reason = "an object of a report is used once")]
+#![expect(clippy::mut_from_ref, reason = "map values are shared by nature; see TaskStorage")]
 
 mod atomic;
 mod container;

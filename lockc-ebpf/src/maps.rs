@@ -15,7 +15,7 @@ use lockc_common::{
 use crate::{kernel::Task, path::Scratch};
 
 /// Task storage, which aya-ebpf has no type for: the layout of a BTF map
-/// definition (`__uint`, `__type` in the kernel's bpf_helpers.h).
+/// definition (`__uint`, `__type` in libbpf's `bpf_helpers.h`).
 #[repr(C)]
 pub(crate) struct TaskStorage<T> {
     r#type: *const [i32; 29], // BPF_MAP_TYPE_TASK_STORAGE

@@ -37,8 +37,7 @@ pub(crate) fn add_container(ctx: &ProbeContext) {
         rootfs: rootfs.unwrap_or(InodeKey { ino: 0, dev: 0, generation: 0 }),
         ..Container::default()
     };
-    const NOEXIST: u64 = 1; // BPF_NOEXIST
-    if CONTAINERS.insert(&handle, &container, NOEXIST).is_ok() {
+    if CONTAINERS.insert(&handle, &container, container::NO_EXIST).is_ok() {
         await_exec(tid as u32, start_ticks, handle, (policy_and_flags >> 32) as u32, exe as u32);
     }
 }

@@ -73,7 +73,7 @@ fn setup<E: Into<io::Error>>(action: impl Into<String>) -> impl FnOnce(E) -> Dae
 }
 
 /// Runs until SIGTERM or SIGINT. What is enforced stays enforced after that.
-pub fn run(config: Config) -> Result<(), DaemonError> {
+pub fn run(config: &Config) -> Result<(), DaemonError> {
     host::check().map_err(LoadError::from)?;
     // Before there are threads, which inherit the mask.
     let mut signals = SigSet::empty();
@@ -95,7 +95,7 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
     );
 
     let mut kernel = Kernel::load()?;
-    match enforce(&mut kernel, &config, &runtimes, directory) {
+    match enforce(&mut kernel, config, &runtimes, directory) {
         Ok((maps, keeper, reporter)) => {
             kernel.retire_others().map_err(LoadError::from)?;
             let timeout = config.daemon.decision_timeout;

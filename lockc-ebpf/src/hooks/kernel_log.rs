@@ -6,7 +6,7 @@ use lockc_common::{Operation, PolicyFlags};
 use crate::{Answer, container::Subject, report::Object};
 
 /// `/dev/kmsg`, major 1 minor 11 in the kernel's encoding (`MKDEV`: 20 bits of minor).
-pub(crate) const KMSG: u32 = 1 << 20 | 11;
+pub(crate) const KMSG: u32 = (1 << 20) | 0xb;
 
 #[inline(always)]
 pub(crate) fn syslog(action: i32) -> Answer {
@@ -16,5 +16,5 @@ pub(crate) fn syslog(action: i32) -> Answer {
     if !subject.wants(PolicyFlags::KERNEL_LOG) {
         return Answer::Allow;
     }
-    subject.deny(Operation::KernelLog, Object::Number(action as u32))
+    subject.deny(Operation::KernelLog, Object::Number(action.cast_unsigned()))
 }

@@ -13,7 +13,7 @@ const LSM_LIST: &str = "/sys/kernel/security/lsm";
 pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 /// Skips the check of the list (not the self-test), for kernels that hide it.
 pub const SKIP_LSM_CHECK: &str = "LOCKC_CHECK_LSM_SKIP";
-/// Inode number of the initial PID namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h).
+/// Inode number of the initial PID namespace (`PROC_PID_INIT_INO`, `include/linux/proc_ns.h`).
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 
 /// Why lockc cannot protect this machine.

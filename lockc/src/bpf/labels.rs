@@ -1,7 +1,7 @@
 //! Labels of running tasks, read from user space.
 //!
 //! aya has no task-storage map, so this is `bpf(2)` by hand: the key of such a map
-//! is a pidfd (kernel/bpf/bpf_task_storage.c, 6.1).
+//! is a pidfd (`kernel/bpf/bpf_task_storage.c`, 6.1).
 
 use std::{
     fs, io,

@@ -82,7 +82,7 @@ impl std::fmt::Debug for Maps {
 }
 
 struct Policies {
-    policies: Array<MapData, Policy>,
+    slots: Array<MapData, Policy>,
     names: HashMap<MapData, u32, PolicyName>,
     rules: LpmTrie<MapData, PathKey, u32>,
     ancestors: HashMap<MapData, PathKey, u32>,
@@ -119,7 +119,7 @@ impl Maps {
             mount_namespaces: Mutex::new(take(kernel, "MOUNT_NAMESPACES")?),
             pending: take(kernel, "PENDING")?,
             policies: Mutex::new(Policies {
-                policies: take(kernel, "POLICIES")?,
+                slots: take(kernel, "POLICIES")?,
                 names: take(kernel, "POLICY_NAMES")?,
                 rules: take(kernel, "PATH_RULES")?,
                 ancestors: take(kernel, "PATH_ANCESTORS")?,
@@ -141,7 +141,7 @@ impl Maps {
             }
         }
         let id = (0..MAX_POLICIES)
-            .find(|id| maps.policies.get(id, 0).is_ok_and(|slot| slot.used == 0))
+            .find(|id| maps.slots.get(id, 0).is_ok_and(|slot| slot.used == 0))
             .ok_or(LoadError::Map { name: "POLICIES", reason: "every slot is in use".into() })?;
         for (path, verdict) in &policy.paths {
             let too_long = || LoadError::Map {
@@ -161,7 +161,7 @@ impl Maps {
                 }
             }
         }
-        maps.policies
+        maps.slots
             .set(id, Policy { flags: policy.flags, used: 1 }, 0)
             .map_err(|e| failed("POLICIES", e))?;
         let mut name = PolicyName { digest, len: 0, name: [0; POLICY_NAME_LEN] };

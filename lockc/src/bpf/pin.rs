@@ -20,7 +20,7 @@ use lockc_common::LAYOUT_VERSION;
 use thiserror::Error;
 
 /// Longest wait for programs to be detached.
-const DETACH_PATIENCE: Duration = Duration::from_secs(60);
+const DETACH_PATIENCE: Duration = Duration::from_mins(1);
 const DETACH_PAUSE: Duration = Duration::from_millis(20);
 
 /// Where all pins live.

@@ -24,7 +24,7 @@ impl Run {
     pub(super) fn execute(self) -> Result<()> {
         let config = Config::load(&self.config)?;
         start_log(&config);
-        daemon::run(config)?;
+        daemon::run(&config)?;
         Ok(())
     }
 }

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Longest wait for events in one go.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The thread that drains the ring buffer.
 #[derive(Debug)]

@@ -1,5 +1,7 @@
 //! What the kernel side reports, as people read it.
 
+use std::fmt::Write as _;
+
 use lockc_common::{Event, Operation, Verdict};
 
 /// What an event says about its container and policy beyond numbers.
@@ -48,12 +50,12 @@ pub fn line(event: &Event, names: &Names) -> String {
     let len = usize::try_from(event.path_len).unwrap_or(0).min(event.path.len());
     if len > 0 {
         let cut = if event.path_cut == 0 { "" } else { "..." };
-        line.push_str(&format!(" path={cut}{}", escape(&event.path[..len])));
+        let _ = write!(line, " path={cut}{}", escape(&event.path[..len]));
     } else if event.detail != 0 {
-        line.push_str(&format!(" detail={}", event.detail));
+        let _ = write!(line, " detail={}", event.detail);
     }
     let comm = event.comm.split(|byte| *byte == 0).next().unwrap_or_default();
-    line.push_str(&format!(" pid={} tid={} comm={}", event.pid, event.tid, escape(comm)));
+    let _ = write!(line, " pid={} tid={} comm={}", event.pid, event.tid, escape(comm));
     line
 }
 

@@ -90,9 +90,8 @@ impl Group {
             let mut buffer = [0_u8; METADATA_LEN];
             match read(&self.fanotify, &mut buffer) {
                 Ok(METADATA_LEN) => return parse(buffer),
-                Ok(_) => {}
                 // Another thread took it, or its task was killed.
-                Err(Errno::EAGAIN | Errno::EINTR) => {}
+                Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => {}
                 Err(errno) => return Err(errno.into()),
             }
         }
