@@ -28,6 +28,8 @@ impl Problem {
 pub struct Report {
     path: PathBuf,
     places: Vec<Place>,
+    /// Problems beyond [`Report::LONGEST`].
+    more: usize,
 }
 
 /// A problem with what is shown of the file.
@@ -44,11 +46,16 @@ struct Place {
 }
 
 impl Report {
+    /// Most problems that are kept. A file of the wrong kind has one in every line.
+    const LONGEST: usize = 64;
+
     pub(super) fn new(path: PathBuf, text: &str, mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(|problem| (problem.span.start, problem.span.end));
         problems.dedup();
+        let more = problems.len().saturating_sub(Self::LONGEST);
+        problems.truncate(Self::LONGEST);
         let places = problems.into_iter().map(|problem| Place::new(text, problem)).collect();
-        Self { path, places }
+        Self { path, places, more }
     }
 
     /// The problems, in the order of the file.
@@ -82,6 +89,9 @@ impl fmt::Display for Report {
                 writeln!(f)?;
             }
             place.show(&self.path, f)?;
+        }
+        if self.more > 0 {
+            write!(f, "\n{}: {} more problems", self.path.display(), self.more)?;
         }
         Ok(())
     }

@@ -156,6 +156,32 @@ fn files_that_are_none() {
     assert!(load().contains("10-x.toml exists, but reading more than one file is not supported"));
 }
 
+/// As long and as deep as a file can be.
+#[test]
+fn large_files_do_no_harm() {
+    let most = usize::try_from(MAX_LEN).unwrap();
+    let deep = most / 2 - 8;
+    for text in [
+        format!("{}a = 1", "a.".repeat(deep)),
+        format!("[{}a]", "a.".repeat(deep)),
+        format!("a = {}{}", "[".repeat(deep), "]".repeat(deep)),
+        format!("a = {}", "{a=".repeat(most / 3 - 8)),
+        "[".repeat(most),
+        "[[rule]]\n".repeat(most / 9),
+        (0..most / 10).map(|n| format!("k{n:06}=1\n")).collect(),
+        "\u{e4}".repeat(most / 2),
+    ] {
+        let start = std::time::Instant::now();
+        let message = parse(&text).unwrap_err();
+        assert!(message.len() < 64 << 10, "{} bytes", message.len());
+        // Seconds at most, in a debug build: what this is after is quadratic.
+        let elapsed = start.elapsed();
+        assert!(elapsed < Duration::from_secs(20), "{elapsed:?} for {}…", &text[..8]);
+    }
+    let many = (0..100).map(|n| format!("k{n}=1\n")).collect::<String>();
+    assert!(parse(&many).unwrap_err().ends_with("\nlockc.toml: 36 more problems"));
+}
+
 proptest::proptest! {
     #[test]
     fn never_panics(text in "([\\[\\]a-z=\".{}#\n_*ä-]|rule|match\\.|name|policy|paths){0,40}") {
