@@ -47,7 +47,7 @@ impl Bundle {
                     { "type": "pid" }, { "type": "ipc" }, { "type": "uts" }, { "type": "mount" },
                     { "type": "network" },
                 ],
-                "resources": { "devices": [ { "allow": false, "access": "rwm" } ] },
+                "resources": {},
                 "devices": [],
             },
         });
