@@ -3,12 +3,14 @@
 mod escape;
 mod instant;
 mod kernel;
+mod runtime;
 mod token;
 
 use crate::harness::runner::Test;
 
 /// Groups of the small guest, in the order in which they run.
-const MICRO: [&[Test]; 4] = [token::TESTS, escape::TESTS, kernel::TESTS, instant::TESTS];
+const MICRO: [&[Test]; 5] =
+    [token::TESTS, escape::TESTS, kernel::TESTS, runtime::TESTS, instant::TESTS];
 
 /// Tests for the small guest.
 pub(crate) fn micro() -> Vec<&'static Test> {

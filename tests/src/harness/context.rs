@@ -202,7 +202,7 @@ impl Context {
                 )
             })
             .concat();
-        let copies = self.node_bin().join("*");
+        let copies = self.node_bin().join("runc-*");
         let swapped = ["runc", "crun"].map(|name| self.swap_dir().join(name));
         format!(
             "[daemon]\nlog_level = \"info\"\nlog_format = \"text\"\n\

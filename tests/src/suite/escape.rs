@@ -214,7 +214,8 @@ fn old_root(context: &Context) -> Result<()> {
     let left = context.host_dir().join("busybox-left");
     fs::copy(&busybox, &left)?;
     let script = format!(
-        "(cd {} && exec {busybox} setsid ./busybox-left sleep 1000) </dev/null >/dev/null 2>&1 &",
+        "exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-; \
+         (cd {} && exec {busybox} setsid ./busybox-left sleep 1000) </dev/null >/dev/null 2>&1 &",
         directory.display()
     );
     let setup = |bundle: &mut Bundle| {
