@@ -13,7 +13,10 @@ mod registration;
 
 pub use event::{Counter, EVENT_PATH_LEN, Event, Operation, RATE_LIMIT, RATE_WINDOW_NS, Verdict};
 pub use label::{InodeKey, Label, LabelFlags, State, Stdio};
-pub use policy::{MAX_POLICIES, PATH_RULE_LEN, PathKey, PathVerdict, Policy, PolicyFlags};
+pub use policy::{
+    MAX_POLICIES, PATH_RULE_LEN, POLICY_NAME_LEN, PathKey, PathVerdict, Policy, PolicyFlags,
+    PolicyName,
+};
 pub use registration::{
     CONTAINER_ID_LEN, Container, ContainerName, NAME_LEN, Pending, RegistrationFlags, RuntimeName,
 };
@@ -40,13 +43,14 @@ macro_rules! assert_plain {
 }
 
 assert_plain! {
-    Container => 48,
+    Container => 64,
     ContainerName => 8 + CONTAINER_ID_LEN,
     Event => 72 + EVENT_PATH_LEN,
     InodeKey => 16,
     Label => 96,
     PathKey => 256,
-    Pending => 48,
+    Pending => 40,
     Policy => 8,
+    PolicyName => 16 + POLICY_NAME_LEN,
     RuntimeName => NAME_LEN,
 }

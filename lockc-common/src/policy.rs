@@ -4,7 +4,7 @@
 pub const MAX_POLICIES: u32 = 1024;
 
 /// Longest path rule, in bytes, with its closing `/`. The kernel bounds an LPM trie key to 256
-/// bytes (`LPM_DATA_SIZE_MAX`, kernel/bpf/lpm_trie.c, 6.12), four of which hold the policy id.
+/// bytes (`LPM_DATA_SIZE_MAX`, `kernel/bpf/lpm_trie.c`, 6.12), four of which hold the policy id.
 pub const PATH_RULE_LEN: usize = 252;
 
 /// Bits of [`Policy::flags`].
@@ -56,4 +56,19 @@ pub enum PathVerdict {
     Allow = 0,
     /// Nothing at or below the path may be opened.
     Deny = 1,
+}
+
+/// Longest policy name, in bytes.
+pub const POLICY_NAME_LEN: usize = 64;
+
+/// Value of `POLICY_NAMES`: lets a restarted daemon find the policies it installed before.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct PolicyName {
+    /// Digest of flags and rules: equal digests are equal policies.
+    pub digest: u64,
+    /// Bytes used in `name`.
+    pub len: u64,
+    /// The name's bytes.
+    pub name: [u8; POLICY_NAME_LEN],
 }

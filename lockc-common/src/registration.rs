@@ -1,7 +1,7 @@
 //! What the daemon says through its uprobes, and what the programs keep of it.
 
 /// Longest container id kept for messages, in bytes. runc bounds ids to 1024
-/// (libcontainer/factory_linux.go, 1.1); a longer one is shown cut, and matched whole by the daemon.
+/// (`libcontainer/factory_linux.go`, 1.1); a longer one is shown cut, and matched whole by the daemon.
 pub const CONTAINER_ID_LEN: usize = 1024;
 
 /// Longest runtime name the kernel side recognises, in bytes.
@@ -32,10 +32,9 @@ pub struct Pending {
     pub flags: u32,
     /// Zero.
     pub reserved: u32,
-    /// Inode of the root file system on the host; 0 when unknown.
-    pub rootfs: crate::InodeKey,
-    /// Zero.
-    pub reserved2: u64,
+    /// The file that is being executed: if that `execve` fails, another one of the same thread
+    /// does not take up the registration.
+    pub exe: crate::InodeKey,
 }
 
 /// A container, keyed by handle in `CONTAINERS`. Dropped with its last task.
@@ -54,8 +53,10 @@ pub struct Container {
     pub window_events: u64,
     /// Denials and audits that were not reported because the container made too many.
     pub suppressed: u64,
-    /// Denials in all.
+    /// Denials and audits in all.
     pub denied: u64,
+    /// Directory of the root file system on the host; inode number 0 when unknown.
+    pub rootfs: crate::InodeKey,
 }
 
 /// A container's id, keyed by handle in `CONTAINER_NAMES`.

@@ -1,8 +1,213 @@
-//! BPF programs of lockc.
+//! BPF programs of lockc: one entry point per hook, each calling one decision
+//! function in [`hooks`].
+//!
+//! Rules of the house: a host task leaves every hook after one task-storage
+//! lookup; kernel structures are read in [`kernel`] only; an error denies where
+//! a deny rule could apply.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
+#![expect(
+    clippy::inline_always,
+    reason = "older verifiers follow typed pointers only within one function"
+)]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "uprobe arguments are 64-bit registers, and BPF has one pointer width"
+)]
+#![expect(
+    clippy::cast_ptr_alignment,
+    reason = "offsets are the kernel's own, so what lies there is aligned"
+)]
+#![expect(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "one block, with one reason, per access to a map value or event"
+)]
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a key passed by value is a copy on the 512-byte stack"
+)]
+#![expect(clippy::needless_pass_by_value, reason = "an object of a report is used once")]
+#![expect(clippy::mut_from_ref, reason = "map values are shared by nature; see TaskStorage")]
+
+mod atomic;
+mod container;
+mod hooks;
+mod kernel;
+mod maps;
+mod path;
+mod registration;
+mod report;
+
+use aya_ebpf::{
+    macros::{fexit, lsm, uprobe},
+    programs::{FExitContext, LsmContext, ProbeContext},
+};
+
+use crate::kernel::{Bprm, Dentry, File, Path, Task};
+
+/// `-EPERM`, from frozen read-only data: the verifier must see a value within
+/// [-4095, 0], and a literal is folded into arithmetic whose range it cannot see.
+#[unsafe(no_mangle)]
+static EPERM: aya_ebpf::Global<i32> = aya_ebpf::Global::new(-1);
+
+/// `-ENOMEM`, for the same reason.
+#[unsafe(no_mangle)]
+static ENOMEM: aya_ebpf::Global<i32> = aya_ebpf::Global::new(-12);
+
+/// What a hook answers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Allow,
+    Deny,
+    NoMemory,
+}
+
+impl Answer {
+    #[inline(always)]
+    fn errno(self) -> i32 {
+        match self {
+            Self::Allow => 0,
+            Self::Deny => EPERM.load(),
+            Self::NoMemory => ENOMEM.load(),
+        }
+    }
+}
+
+// Each entry point reads its arguments and calls one decision function.
+#[lsm(hook = "bprm_creds_for_exec")]
+fn bprm_creds_for_exec(ctx: LsmContext) -> i32 {
+    hooks::exec::creds_for_exec(Bprm::new(ctx.arg(0))).errno()
+}
+
+#[lsm(hook = "bprm_committed_creds")]
+fn bprm_committed_creds(_ctx: LsmContext) -> i32 {
+    hooks::exec::committed_creds();
+    0
+}
+
+#[lsm(hook = "task_alloc")]
+fn task_alloc(ctx: LsmContext) -> i32 {
+    hooks::task::alloc(Task::new(ctx.arg(0))).errno()
+}
+
+#[lsm(hook = "task_free")]
+fn task_free(ctx: LsmContext) -> i32 {
+    hooks::task::free(Task::new(ctx.arg(0)));
+    0
+}
+
+#[lsm(hook = "file_open")]
+fn file_open(ctx: LsmContext) -> i32 {
+    hooks::file::open(File::new(ctx.arg(0))).errno()
+}
+
+#[lsm(hook = "path_truncate")]
+fn path_truncate(ctx: LsmContext) -> i32 {
+    hooks::file::truncate(Path::new(ctx.arg(0))).errno()
+}
+
+#[lsm(hook = "path_unlink")]
+fn path_unlink(ctx: LsmContext) -> i32 {
+    hooks::file::unlink(Path::new(ctx.arg(0)), Dentry::new(ctx.arg(1))).errno()
+}
+
+#[lsm(hook = "path_rename")]
+fn path_rename(ctx: LsmContext) -> i32 {
+    hooks::file::rename(Path::new(ctx.arg(0)), Dentry::new(ctx.arg(1)), Dentry::new(ctx.arg(3)))
+        .errno()
+}
+
+#[lsm(hook = "path_link")]
+fn path_link(ctx: LsmContext) -> i32 {
+    hooks::file::link(Dentry::new(ctx.arg(0)), Path::new(ctx.arg(1))).errno()
+}
+
+#[lsm(hook = "path_chroot")]
+fn path_chroot(_ctx: LsmContext) -> i32 {
+    hooks::exec::root_changes();
+    0
+}
+
+#[lsm(hook = "sb_pivotroot")]
+fn sb_pivotroot(ctx: LsmContext) -> i32 {
+    hooks::exec::root_changes();
+    hooks::mount::pivot_root(Path::new(ctx.arg(1))).errno()
+}
+
+#[lsm(hook = "sb_mount")]
+fn sb_mount(ctx: LsmContext) -> i32 {
+    hooks::mount::mount(Path::new(ctx.arg(1))).errno()
+}
+
+#[lsm(hook = "sb_umount")]
+fn sb_umount(_ctx: LsmContext) -> i32 {
+    hooks::mount::umount().errno()
+}
+
+#[lsm(hook = "sb_remount")]
+fn sb_remount(_ctx: LsmContext) -> i32 {
+    hooks::mount::remount().errno()
+}
+
+#[lsm(hook = "sb_kern_mount")]
+fn sb_kern_mount(_ctx: LsmContext) -> i32 {
+    hooks::mount::create().errno()
+}
+
+#[lsm(hook = "move_mount")]
+fn move_mount(ctx: LsmContext) -> i32 {
+    hooks::mount::move_mount(Path::new(ctx.arg(1))).errno()
+}
+
+#[lsm(hook = "syslog")]
+fn syslog(ctx: LsmContext) -> i32 {
+    hooks::kernel_log::syslog(ctx.arg::<i32>(0)).errno()
+}
+
+#[fexit(function = "copy_mnt_ns")]
+fn copy_mnt_ns(ctx: FExitContext) -> i32 {
+    // Arguments: flags, ns, user_ns, new_fs; the fifth slot is the return value.
+    hooks::task::mount_namespace_created(ctx.arg(0), ctx.arg(1), ctx.arg(4));
+    0
+}
+
+#[uprobe]
+fn add_container(ctx: ProbeContext) -> u32 {
+    registration::add_container(&ctx);
+    0
+}
+
+#[uprobe]
+fn add_process(ctx: ProbeContext) -> u32 {
+    registration::add_process(&ctx);
+    0
+}
+
+#[uprobe]
+fn delete_container(ctx: ProbeContext) -> u32 {
+    registration::delete_container(&ctx);
+    0
+}
+
+#[uprobe]
+fn add_runtime(ctx: ProbeContext) -> u32 {
+    registration::add_runtime(&ctx);
+    0
+}
+
+#[uprobe]
+fn enter_self_test(ctx: ProbeContext) -> u32 {
+    registration::enter_self_test(&ctx);
+    0
+}
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo) -> ! {
     loop {}
 }
+
+/// The kernel only lets GPL-compatible programs call the helpers used here.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

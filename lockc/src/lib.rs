@@ -1,1 +1,12 @@
 //! lockc makes containers on edge nodes contain.
+//!
+//! The library is the daemon's; it is public for tests and fuzzing only.
+
+pub mod bpf;
+pub mod commands;
+pub mod config;
+pub mod daemon;
+pub mod event;
+pub mod policy;
+pub mod runtime;
+pub mod watch;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The lockc binary.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    lockc::commands::main()
+}

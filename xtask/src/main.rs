@@ -1,1 +1,66 @@
-fn main() {}
+//! `cargo xtask`: builds lockc, boots it in QEMU guests and checks it there.
+//! One file per verb; what the verbs share has its own modules.
+
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line tool talks to its terminal"
+)]
+
+mod apt;
+mod artifacts;
+mod command;
+mod cpio;
+mod demo;
+mod guest;
+mod image;
+mod initramfs;
+mod kernel;
+mod lint;
+mod mirror;
+mod paths;
+mod qemu;
+mod setup;
+mod tally;
+mod test;
+mod userland;
+mod vm;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Builds, boots and checks lockc.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Demo(demo::Demo),
+    Lint(lint::Lint),
+    Setup(setup::Setup),
+    Test(test::Test),
+    Vm(vm::Vm),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().verb {
+        Verb::Demo(demo) => demo.run(),
+        Verb::Lint(lint) => lint.run(),
+        Verb::Setup(setup) => setup.run(),
+        Verb::Test(test) => test.run(),
+        Verb::Vm(vm) => vm.run(),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

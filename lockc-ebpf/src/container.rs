@@ -1,0 +1,143 @@
+//! Container records and the policy of the task at hand.
+
+use aya_ebpf::{Global, helpers::bpf_ktime_get_ns};
+use lockc_common::{
+    Container, InodeKey, Label, Operation, Policy, PolicyFlags, SELF_TEST, State, UNATTRIBUTED,
+};
+
+use crate::{
+    atomic,
+    kernel::Task,
+    maps::{CONTAINERS, LABELS, POLICIES},
+    report,
+};
+
+/// Handle of the self-test of the daemon that loaded this program.
+#[unsafe(no_mangle)]
+pub(crate) static SELF_TEST_HANDLE: Global<u64> = Global::new(SELF_TEST);
+
+/// `BPF_NOEXIST`: an entry that is there already stays as it is.
+pub(crate) const NO_EXIST: u64 = 1;
+
+/// Handles that the kernel side made up for runtimes nobody registered.
+const MADE_UP: u64 = 1 << 62;
+
+/// A contained task, with the policy that applies to it.
+pub(crate) struct Subject {
+    pub(crate) label: &'static Label,
+    pub(crate) policy_id: u32,
+    pub(crate) flags: u32,
+}
+
+impl Subject {
+    /// The current task, if it is contained. This is all that a host task pays for a hook: one
+    /// task-storage lookup.
+    #[inline(always)]
+    pub(crate) fn current() -> Option<Self> {
+        let label = LABELS.get(Task::current())?;
+        if label.state != State::Contained as u32 {
+            return None;
+        }
+        Self::of(label)
+    }
+
+    /// Policy of a task with this label.
+    #[inline(always)]
+    pub(crate) fn of(label: &'static Label) -> Option<Self> {
+        if label.container & SELF_TEST != 0 && label.container != SELF_TEST_HANDLE.load() {
+            return None; // another daemon tests itself; its own programs answer
+        }
+        let policy_id = policy_of(label.container);
+        // A missing policy cannot happen while ids are checked at registration; deny all if so.
+        let flags = POLICIES.get(policy_id).map_or(
+            PolicyFlags::FOREIGN_MOUNT
+                | PolicyFlags::KERNEL_LOG
+                | PolicyFlags::MOUNT
+                | PolicyFlags::RUNTIME_FILES,
+            |Policy { flags, used: _ }| *flags,
+        );
+        Some(Self { label, policy_id, flags })
+    }
+
+    /// True when the policy wants `flag` enforced or audited.
+    #[inline(always)]
+    pub(crate) fn wants(&self, flag: u32) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// Reports the denial of `operation`, and says what to answer: in audit mode, to go on.
+    #[inline(always)]
+    pub(crate) fn deny(&self, operation: Operation, object: report::Object<'_>) -> crate::Answer {
+        let audit = self.flags & PolicyFlags::AUDIT != 0;
+        report::violation(self, operation, object, audit);
+        if audit { crate::Answer::Allow } else { crate::Answer::Deny }
+    }
+}
+
+/// Policy id of a container; that of the safe default when the record is gone.
+#[inline(always)]
+pub(crate) fn policy_of(handle: u64) -> u32 {
+    // SAFETY: the value is copied at once.
+    if let Some(container) = unsafe { CONTAINERS.get(&handle) } {
+        return container.policy;
+    }
+    // SAFETY: as above.
+    unsafe { CONTAINERS.get(&UNATTRIBUTED) }.map_or(u32::MAX, |container| container.policy)
+}
+
+/// Directory of the container's root file system on the host, if it is known.
+#[inline(always)]
+pub(crate) fn rootfs(handle: u64) -> Option<InodeKey> {
+    // SAFETY: the value is copied at once.
+    let rootfs = unsafe { CONTAINERS.get(&handle) }?.rootfs;
+    (rootfs.ino != 0).then_some(rootfs)
+}
+
+/// Counts one more task of a container. False when there is no such record.
+#[inline(always)]
+pub(crate) fn join(handle: u64) -> bool {
+    let Some(container) = CONTAINERS.get_ptr_mut(&handle) else {
+        return false;
+    };
+    // SAFETY: a live map value; the field is 8-byte aligned.
+    unsafe { atomic::fetch_add(&raw mut (*container).tasks, 1) };
+    true
+}
+
+/// Counts one task less; the record goes with the last one.
+#[inline(always)]
+pub(crate) fn leave(handle: u64) {
+    let Some(container) = CONTAINERS.get_ptr_mut(&handle) else {
+        return;
+    };
+    // SAFETY: as for `join`.
+    let before = unsafe { atomic::fetch_add(&raw mut (*container).tasks, 1_u64.wrapping_neg()) };
+    if before == 1 && handle != UNATTRIBUTED {
+        let _ = CONTAINERS.remove(&handle);
+        report::gone(handle);
+    }
+}
+
+/// Joins the container of `handle`, or the safe default when its record is gone.
+#[inline(always)]
+pub(crate) fn join_or_default(handle: u64) -> u64 {
+    if join(handle) {
+        return handle;
+    }
+    join(UNATTRIBUTED);
+    UNATTRIBUTED
+}
+
+/// A record of its own for a runtime that nobody registered, with the default policy, so that two
+/// such containers do not share one. Falls back to the common record when the map is full.
+#[inline(always)]
+pub(crate) fn make_unattributed() -> u64 {
+    // SAFETY: no preconditions.
+    let handle = MADE_UP | unsafe { bpf_ktime_get_ns() } & (MADE_UP - 1);
+    let container = Container { policy: policy_of(UNATTRIBUTED), tasks: 1, ..Container::default() };
+    if CONTAINERS.insert(&handle, &container, NO_EXIST).is_ok() {
+        return handle;
+    }
+    join(UNATTRIBUTED);
+    UNATTRIBUTED
+}

@@ -1,0 +1,276 @@
+//! `execve`: where registrations are taken up and containers begin.
+
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use lockc_common::{
+    InodeKey, Label, LabelFlags, NAME_LEN, Operation, Pending, PolicyFlags, RuntimeName, State,
+    Stdio,
+};
+
+use crate::{
+    Answer,
+    container::{self, Subject},
+    hooks::foreign::is_foreign,
+    kernel::{Bprm, File, Step, Task, dentry_key_at, open_file, read},
+    maps::{LABELS, MOUNT_NAMESPACES, PENDING, RUNTIME_FILES, RUNTIME_NAMES},
+    report::{self, Object},
+};
+
+/// Directories that a search for the container's root file system passes.
+const MAX_DEPTH: u32 = 64;
+
+/// Once per `execve`, in the calling thread, before anything of the new program is set up
+/// (`security_bprm_creds_for_exec`, fs/exec.c). `bprm_check_security` would be too often: it comes
+/// once per interpreter.
+#[inline(always)]
+pub(crate) fn creds_for_exec(bprm: Bprm) -> Answer {
+    let task = Task::current();
+    let Some(label) = LABELS.get(task) else {
+        return unlabelled(task, bprm);
+    };
+    if label.state == State::Contained as u32 {
+        return contained(task, label, bprm.file());
+    }
+    if label.state == State::Pending as u32 {
+        // A registration whose `execve` failed after this hook: it ends here.
+        container::leave(label.container);
+        LABELS.delete(task);
+        return unlabelled(task, bprm);
+    }
+    runtime(task, label, bprm)
+}
+
+/// The `execve` has succeeded.
+#[inline(always)]
+pub(crate) fn committed_creds() {
+    let Some(label) = LABELS.get(Task::current()) else {
+        return;
+    };
+    if label.state == State::Pending as u32 {
+        label.state = State::Runtime as u32;
+        if label.flags & LabelFlags::UNREGISTERED != 0 {
+            report::unregistered(label.container);
+        }
+    }
+}
+
+/// A runtime task that changes its root has set up the container's file system; what it executes
+/// next is container code, whatever its mount namespace.
+#[inline(always)]
+pub(crate) fn root_changes() {
+    if let Some(label) = LABELS.get(Task::current())
+        && label.state == State::Runtime as u32
+    {
+        label.flags |= LabelFlags::ENTERED;
+    }
+}
+
+/// Takes the registration of this thread, if there is one that was meant for this very `execve`.
+#[inline(always)]
+fn take_registration(task: Task, file: File) -> Option<Pending> {
+    // SAFETY: no preconditions.
+    let tid = bpf_get_current_pid_tgid() as u32;
+    // SAFETY: the value is copied at once.
+    let pending = *unsafe { PENDING.get(&tid) }?;
+    let _ = PENDING.remove(&tid);
+    // For an earlier task of the same number, or for an `execve` that failed?
+    if pending.start_ticks != task.start_ticks() || pending.exe != file.inode().key() {
+        container::leave(pending.container);
+        return None;
+    }
+    Some(pending)
+}
+
+#[inline(always)]
+fn unlabelled(task: Task, bprm: Bprm) -> Answer {
+    let (container, flags) = if let Some(pending) = take_registration(task, bprm.file()) {
+        // The registration counted as a task of its container, and its count goes to the label.
+        (pending.container, pending.flags)
+    } else if is_runtime(bprm.file()) {
+        (container::make_unattributed(), LabelFlags::UNREGISTERED)
+    } else {
+        return Answer::Allow;
+    };
+    label_runtime(task, container, flags)
+}
+
+#[inline(always)]
+fn label_runtime(task: Task, container: u64, flags: u32) -> Answer {
+    let Some(label) = LABELS.get_or_create(task) else {
+        container::leave(container);
+        return Answer::NoMemory;
+    };
+    label.container = container;
+    label.flags = flags;
+    label.home_ns = task.mount_namespace().seq;
+    label.state = State::Pending as u32;
+    Answer::Allow
+}
+
+/// The safe default: a runtime is known by its file, or by its name if the file is newer than the
+/// daemon's last scan, or the daemon is not there.
+#[inline(always)]
+fn is_runtime(file: File) -> bool {
+    // SAFETY: only asked whether it is there.
+    if unsafe { RUNTIME_FILES.get(&file.inode().key()) }.is_some() {
+        return true;
+    }
+    let Some((address, len)) = Step::name(file.location().dentry) else {
+        return false;
+    };
+    if len as usize >= NAME_LEN {
+        return false;
+    }
+    let Some(mut name) = read::<RuntimeNameBytes>(address) else {
+        return false;
+    };
+    // What follows the name in memory is not part of it.
+    let mut index = 0;
+    while index < NAME_LEN {
+        if index >= len as usize {
+            name.0[index] = 0;
+        }
+        index += 1;
+    }
+    // SAFETY: only asked whether it is there.
+    unsafe { RUNTIME_NAMES.get(&RuntimeName { name: name.0 }) }.is_some()
+}
+
+#[derive(Clone, Copy, Default)]
+#[repr(transparent)]
+struct RuntimeNameBytes([u8; NAME_LEN]);
+
+/// An `execve` by the runtime, its init or one of its hooks.
+#[inline(always)]
+fn runtime(task: Task, label: &'static mut Label, bprm: Bprm) -> Answer {
+    let file = bprm.file();
+    if let Some(pending) = take_registration(task, file) {
+        // A runtime that executes a runtime: the inner registration is the more precise one.
+        container::leave(label.container);
+        label.container = pending.container;
+        label.flags = pending.flags;
+        label.home_ns = task.mount_namespace().seq;
+        return Answer::Allow;
+    }
+    let namespace = task.mount_namespace().seq;
+    if label.flags & LabelFlags::ENTERED == 0 {
+        if namespace == label.home_ns {
+            return on_host_side(label, file);
+        }
+        if label.flags & LabelFlags::HOOKS != 0 && !is_in_rootfs(label.container, file) {
+            return Answer::Allow; // a createContainer hook, a program of the host
+        }
+    }
+    contain(task, label, namespace);
+    contained(task, label, file)
+}
+
+/// Runtimes restore checkpoints by executing CRIU, whose tasks *become* the container's without an
+/// `execve` of their own: that cannot be followed, so it is refused.
+#[inline(always)]
+fn on_host_side(label: &'static Label, file: File) -> Answer {
+    const CRIU: u32 = u32::from_le_bytes(*b"criu");
+    if label.flags & LabelFlags::CRIU != 0 {
+        return Answer::Allow;
+    }
+    let at = file.location();
+    let Some((address, 4)) = Step::name(at.dentry) else {
+        return Answer::Allow;
+    };
+    if read::<u32>(address) != Some(CRIU) {
+        return Answer::Allow;
+    }
+    match Subject::of(label) {
+        Some(subject) => subject.deny(Operation::Restore, Object::At(at)),
+        None => Answer::Allow,
+    }
+}
+
+/// True when the file lies in the container's root file system, or that is not known.
+#[inline(always)]
+fn is_in_rootfs(container: u64, file: File) -> bool {
+    let Some(rootfs) = container::rootfs(container) else {
+        return true;
+    };
+    let mut dentry = file.location().dentry;
+    let mut depth = 0;
+    while depth < MAX_DEPTH {
+        let Some(key) = dentry_key_at(dentry) else {
+            return true;
+        };
+        if key == rootfs {
+            return true;
+        }
+        match Step::parent(dentry) {
+            Some(parent) if parent != dentry => dentry = parent,
+            Some(_) => return false,
+            None => return true,
+        }
+        depth += 1;
+    }
+    true
+}
+
+/// From here on the task is container code; there is no way back.
+#[inline(always)]
+fn contain(task: Task, label: &mut Label, namespace: u64) {
+    if namespace != label.home_ns {
+        // Whose namespace is this? A task that a runtime brings into a running container gets the
+        // label of that container, whatever its command line said.
+        // SAFETY: the value is copied at once.
+        let owner = unsafe { MOUNT_NAMESPACES.get(&namespace) }.copied();
+        match owner {
+            Some(owner) if owner != label.container => {
+                if container::join(owner) {
+                    container::leave(label.container);
+                    label.container = owner;
+                }
+            }
+            Some(_) => {}
+            None => {
+                let _ = MOUNT_NAMESPACES.insert(&namespace, &label.container, 0);
+            }
+        }
+    }
+    let root = task.root();
+    label.ns = namespace;
+    label.root_mnt = root.mount;
+    label.root_dentry = root.dentry;
+    label.stdio = [stdio(task, 0), stdio(task, 1), stdio(task, 2)];
+    label.state = State::Contained as u32;
+}
+
+#[inline(always)]
+fn stdio(task: Task, fd: u32) -> Stdio {
+    let Some(file) = task.file_address(fd).and_then(open_file) else {
+        return Stdio::default();
+    };
+    if file.is_directory {
+        return Stdio::default();
+    }
+    let InodeKey { ino, dev, generation: _ } = file.key;
+    Stdio { ino, dev, mode: file.mode & 3 }
+}
+
+/// An `execve` of container code. The file was opened by a runtime task if this is the first one,
+/// so it is judged here and not only in `file_open`.
+#[inline(always)]
+fn contained(task: Task, label: &'static Label, file: File) -> Answer {
+    let Some(subject) = Subject::of(label) else {
+        return Answer::Allow;
+    };
+    if !subject.wants(PolicyFlags::FOREIGN_MOUNT) {
+        return Answer::Allow;
+    }
+    let at = file.location();
+    if is_foreign(at.mount, task, label) {
+        let answer = subject.deny(Operation::ForeignExec, Object::At(at));
+        if answer != Answer::Allow {
+            return answer;
+        }
+    }
+    let cwd = task.cwd();
+    if is_foreign(cwd.mount, task, label) {
+        return subject.deny(Operation::ForeignCwd, Object::At(cwd));
+    }
+    Answer::Allow
+}

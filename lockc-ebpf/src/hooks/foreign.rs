@@ -1,0 +1,29 @@
+//! Does a mount belong to the container?
+
+use lockc_common::Label;
+
+use crate::{
+    kernel::{MountNamespace, MountOwner, Task, mount_owner},
+    maps::MOUNT_NAMESPACES,
+};
+
+/// True when the mount whose `struct vfsmount` is at `mount` belongs to a mount namespace that is
+/// not this container's: a leaked descriptor, `/proc/PID/root`, a handle on a host mount. Also
+/// true for a mount that was detached lazily, as a runtime detaches the host's root, and when the
+/// answer cannot be read.
+#[inline(always)]
+pub(crate) fn is_foreign(mount: u64, task: Task, label: &Label) -> bool {
+    let namespace = match mount_owner(mount) {
+        MountOwner::Internal => return false,
+        MountOwner::Detached | MountOwner::Unreadable => return true,
+        MountOwner::Namespace(namespace) => namespace,
+    };
+    let current = task.mount_namespace();
+    if namespace == current.address && current.seq == label.ns {
+        return false;
+    }
+    // Not the namespace the task was contained in: one that the container made itself?
+    let owner = MountNamespace::at(namespace);
+    // SAFETY: the value is copied at once.
+    unsafe { MOUNT_NAMESPACES.get(&owner.seq) }.is_none_or(|handle| *handle != label.container)
+}

@@ -1,0 +1,391 @@
+//! The only file that reads kernel structures.
+//!
+//! Rust emits no CO-RE relocations, so the daemon computes every offset from
+//! the running kernel's BTF and passes it as a frozen global: the verifier sees
+//! a constant. There are two kinds of reads:
+//!
+//! * *typed*: a plain load through a pointer that the verifier knows by type (a
+//!   hook argument, the current task, and what they lead to). It checks the
+//!   offset against the type at load time, so a wrong one is refused.
+//! * *untyped*: `bpf_probe_read_kernel` through an address. Needed where the
+//!   kernel's own code uses `container_of` or follows arrays and strings; a
+//!   wrong offset is *not* noticed there, hence the daemon's golden tables.
+
+use aya_ebpf::{
+    Global,
+    helpers::{bpf_get_current_task_btf, generated::bpf_probe_read_kernel},
+};
+use lockc_common::InodeKey;
+
+macro_rules! offsets {
+    ($($name:ident),* $(,)?) => {
+        $(#[unsafe(no_mangle)] static $name: Global<u64> = Global::new(0);)*
+    };
+}
+
+// The daemon's `bpf::layout` names the structure and field behind each of these.
+offsets! {
+    OFF_BPRM_FILE, OFF_DENTRY_INODE, OFF_DENTRY_NAME, OFF_DENTRY_NAME_LEN, OFF_DENTRY_PARENT,
+    OFF_FDTABLE_FD, OFF_FDTABLE_MAX_FDS, OFF_FILES_FDT, OFF_FILE_INODE, OFF_FILE_MODE,
+    OFF_FILE_PATH, OFF_FS_PWD, OFF_FS_ROOT, OFF_INODE_GENERATION, OFF_INODE_INO, OFF_INODE_MODE,
+    OFF_INODE_RDEV, OFF_INODE_SB, OFF_MNTNS_SEQ, OFF_MOUNT_MNT, OFF_MOUNT_MOUNTPOINT, OFF_MOUNT_NS,
+    OFF_MOUNT_PARENT, OFF_NSPROXY_MNT, OFF_PATH_DENTRY, OFF_PATH_MNT, OFF_SB_DEV, OFF_TASK_FILES,
+    OFF_TASK_FS, OFF_TASK_NSPROXY, OFF_TASK_START_BOOTTIME, OFF_VFSMOUNT_FLAGS, OFF_VFSMOUNT_ROOT,
+}
+
+/// `FMODE_READ` and `FMODE_WRITE` (include/linux/fs.h): unchanged since 2.6.
+pub(crate) const FMODE_READ: u32 = 1;
+/// See [`FMODE_READ`].
+pub(crate) const FMODE_WRITE: u32 = 2;
+/// `FMODE_EXEC` (include/linux/fs.h, 6.12): opened by `execve`.
+pub(crate) const FMODE_EXEC: u32 = 1 << 5;
+const S_IFMT: u16 = 0o170_000;
+const S_IFDIR: u16 = 0o040_000;
+const S_IFCHR: u16 = 0o020_000;
+/// `MNT_UMOUNT` (include/linux/mount.h): the mount was detached from its namespace.
+const MNT_UMOUNT: u32 = 0x800_0000;
+/// Addresses from here on are error pointers (include/linux/err.h, `MAX_ERRNO`).
+const FIRST_ERROR_POINTER: u64 = u64::MAX - 4094;
+
+#[inline(always)]
+fn load<T: Copy>(base: *const u8, offset: &Global<u64>) -> T {
+    // SAFETY: `base` is a pointer the verifier knows by type; it checks this load.
+    unsafe { base.add(offset.load() as usize).cast::<T>().read_volatile() }
+}
+
+/// Reads a `T` at an address that the verifier knows nothing about.
+#[inline(always)]
+pub(crate) fn read<T: Copy + Default>(address: u64) -> Option<T> {
+    let mut value = T::default();
+    // SAFETY: `value` is as large as the length says; the helper survives any source address.
+    let failed = unsafe {
+        bpf_probe_read_kernel(
+            (&raw mut value).cast(),
+            size_of::<T>() as u32,
+            address as *const core::ffi::c_void,
+        )
+    };
+    (failed == 0).then_some(value)
+}
+
+macro_rules! pointer {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy)]
+        pub(crate) struct $name(*const u8);
+
+        impl $name {
+            #[inline(always)]
+            pub(crate) fn new(pointer: *const u8) -> Self {
+                Self(pointer)
+            }
+        }
+    };
+}
+
+pointer!(/** `struct task_struct`, typed. */ Task);
+pointer!(/** `struct linux_binprm`, typed. */ Bprm);
+pointer!(/** `struct file`, typed. */ File);
+pointer!(/** `struct path`, typed. */ Path);
+pointer!(/** `struct dentry`, typed. */ Dentry);
+/// `struct inode`, typed.
+#[derive(Clone, Copy)]
+pub(crate) struct Inode(*const u8);
+
+impl Task {
+    #[inline(always)]
+    pub(crate) fn current() -> Self {
+        // SAFETY: no preconditions.
+        Self(unsafe { bpf_get_current_task_btf() }.cast_const().cast())
+    }
+
+    #[inline(always)]
+    pub(crate) fn as_ptr(self) -> *mut u8 {
+        self.0.cast_mut()
+    }
+
+    /// Sequence number of the mount namespace: unlike its address and its inode number it is
+    /// never reused (kernel/fs/namespace.c, `alloc_mnt_ns`). 0 for a task that is exiting.
+    #[inline(always)]
+    pub(crate) fn mount_namespace(self) -> MountNamespace {
+        let nsproxy: *const u8 = load(self.0, &OFF_TASK_NSPROXY);
+        if nsproxy.is_null() {
+            return MountNamespace { address: 0, seq: 0 };
+        }
+        let namespace: *const u8 = load(nsproxy, &OFF_NSPROXY_MNT);
+        if namespace.is_null() {
+            return MountNamespace { address: 0, seq: 0 };
+        }
+        MountNamespace { address: namespace as u64, seq: load(namespace, &OFF_MNTNS_SEQ) }
+    }
+
+    /// Start time in clock ticks since boot, as in `/proc/PID/stat` (fs/proc/array.c:
+    /// `nsec_to_clock_t`, with 100 ticks per second on every architecture we build for).
+    #[inline(always)]
+    pub(crate) fn start_ticks(self) -> u64 {
+        load::<u64>(self.0, &OFF_TASK_START_BOOTTIME) / 10_000_000
+    }
+
+    /// The task's root directory.
+    #[inline(always)]
+    pub(crate) fn root(self) -> Location {
+        self.fs_path(&OFF_FS_ROOT)
+    }
+
+    /// The task's working directory.
+    #[inline(always)]
+    pub(crate) fn cwd(self) -> Location {
+        self.fs_path(&OFF_FS_PWD)
+    }
+
+    #[inline(always)]
+    fn fs_path(self, field: &Global<u64>) -> Location {
+        let fs: *const u8 = load(self.0, &OFF_TASK_FS);
+        if fs.is_null() {
+            return Location { mount: 0, dentry: 0 };
+        }
+        // Read by address: the two fields are embedded, and older verifiers do not follow a
+        // nested structure's pointers through a task's `fs`.
+        let base = fs as u64 + field.load();
+        Location {
+            mount: read(base + OFF_PATH_MNT.load()).unwrap_or(0),
+            dentry: read(base + OFF_PATH_DENTRY.load()).unwrap_or(0),
+        }
+    }
+
+    /// Address of the `struct file` behind descriptor `fd`, by address arithmetic only.
+    #[inline(always)]
+    pub(crate) fn file_address(self, fd: u32) -> Option<u64> {
+        let files: *const u8 = load(self.0, &OFF_TASK_FILES);
+        if files.is_null() {
+            return None;
+        }
+        let table: u64 = read(files as u64 + OFF_FILES_FDT.load())?;
+        let limit: u32 = read(table + OFF_FDTABLE_MAX_FDS.load())?;
+        if fd >= limit {
+            return None;
+        }
+        let array: u64 = read(table + OFF_FDTABLE_FD.load())?;
+        let file: u64 = read(array + u64::from(fd) * 8)?;
+        (file != 0).then_some(file)
+    }
+}
+
+/// A mount namespace: where it is now, and which one it is.
+#[derive(Clone, Copy)]
+pub(crate) struct MountNamespace {
+    pub(crate) address: u64,
+    pub(crate) seq: u64,
+}
+
+impl MountNamespace {
+    /// From an address that is known to be one.
+    #[inline(always)]
+    pub(crate) fn at(address: u64) -> Self {
+        Self { address, seq: read(address + OFF_MNTNS_SEQ.load()).unwrap_or(0) }
+    }
+
+    /// True when `address` is an error pointer.
+    #[inline(always)]
+    pub(crate) fn is_error(self) -> bool {
+        self.address >= FIRST_ERROR_POINTER
+    }
+}
+
+/// A mount (address of its `struct vfsmount`) and a dentry, by address.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Location {
+    pub(crate) mount: u64,
+    pub(crate) dentry: u64,
+}
+
+/// To which namespace a mount belongs.
+pub(crate) enum MountOwner {
+    /// None: the kernel's own (pipes, memfd, layers of an overlay).
+    Internal,
+    /// None any more: it was unmounted lazily and lives on through open files.
+    Detached,
+    Namespace(u64),
+    Unreadable,
+}
+
+/// Owner of the mount whose `struct vfsmount` is at `vfsmount`.
+#[inline(always)]
+pub(crate) fn mount_owner(vfsmount: u64) -> MountOwner {
+    let mount = vfsmount.wrapping_sub(OFF_MOUNT_MNT.load());
+    let Some(namespace) = read::<u64>(mount + OFF_MOUNT_NS.load()) else {
+        return MountOwner::Unreadable;
+    };
+    if namespace >= FIRST_ERROR_POINTER {
+        return MountOwner::Internal; // MNT_NS_INTERNAL, fs/mount.h
+    }
+    if namespace != 0 {
+        return MountOwner::Namespace(namespace);
+    }
+    match read::<u32>(vfsmount + OFF_VFSMOUNT_FLAGS.load()) {
+        Some(flags) if flags & MNT_UMOUNT == 0 => MountOwner::Internal,
+        Some(_) => MountOwner::Detached,
+        None => MountOwner::Unreadable,
+    }
+}
+
+/// One step of a walk towards the root; see `path::build`.
+pub(crate) struct Step;
+
+impl Step {
+    #[inline(always)]
+    pub(crate) fn mount_root(vfsmount: u64) -> Option<u64> {
+        read(vfsmount + OFF_VFSMOUNT_ROOT.load())
+    }
+
+    /// `struct vfsmount` of the mount that `vfsmount` is mounted on; itself at the top.
+    #[inline(always)]
+    pub(crate) fn parent_mount(vfsmount: u64) -> Option<u64> {
+        let mount = vfsmount.wrapping_sub(OFF_MOUNT_MNT.load());
+        let parent: u64 = read(mount + OFF_MOUNT_PARENT.load())?;
+        Some(parent + OFF_MOUNT_MNT.load())
+    }
+
+    #[inline(always)]
+    pub(crate) fn mountpoint(vfsmount: u64) -> Option<u64> {
+        read(vfsmount.wrapping_sub(OFF_MOUNT_MNT.load()) + OFF_MOUNT_MOUNTPOINT.load())
+    }
+
+    #[inline(always)]
+    pub(crate) fn parent(dentry: u64) -> Option<u64> {
+        read(dentry + OFF_DENTRY_PARENT.load())
+    }
+
+    /// Address and length of the dentry's name.
+    #[inline(always)]
+    pub(crate) fn name(dentry: u64) -> Option<(u64, u32)> {
+        Some((read(dentry + OFF_DENTRY_NAME.load())?, read(dentry + OFF_DENTRY_NAME_LEN.load())?))
+    }
+}
+
+impl Bprm {
+    #[inline(always)]
+    pub(crate) fn file(self) -> File {
+        File(load(self.0, &OFF_BPRM_FILE))
+    }
+}
+
+impl File {
+    #[inline(always)]
+    pub(crate) fn location(self) -> Location {
+        let path = OFF_FILE_PATH.load();
+        // SAFETY: typed loads, checked by the verifier.
+        let mount = unsafe {
+            self.0.add((path + OFF_PATH_MNT.load()) as usize).cast::<u64>().read_volatile()
+        };
+        // SAFETY: as above.
+        let dentry = unsafe {
+            self.0.add((path + OFF_PATH_DENTRY.load()) as usize).cast::<u64>().read_volatile()
+        };
+        Location { mount, dentry }
+    }
+
+    #[inline(always)]
+    pub(crate) fn inode(self) -> Inode {
+        Inode(load(self.0, &OFF_FILE_INODE))
+    }
+
+    #[inline(always)]
+    pub(crate) fn mode(self) -> u32 {
+        load(self.0, &OFF_FILE_MODE)
+    }
+}
+
+impl Path {
+    #[inline(always)]
+    pub(crate) fn location(self) -> Location {
+        Location { mount: load(self.0, &OFF_PATH_MNT), dentry: load(self.0, &OFF_PATH_DENTRY) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn inode(self) -> Option<InodeKey> {
+        let dentry: *const u8 = load(self.0, &OFF_PATH_DENTRY);
+        Dentry(dentry).inode()
+    }
+}
+
+impl Dentry {
+    #[inline(always)]
+    pub(crate) fn address(self) -> u64 {
+        self.0 as u64
+    }
+
+    /// Identity of the inode; `None` for a negative dentry.
+    #[inline(always)]
+    pub(crate) fn inode(self) -> Option<InodeKey> {
+        if self.0.is_null() {
+            return None;
+        }
+        let inode: *const u8 = load(self.0, &OFF_DENTRY_INODE);
+        if inode.is_null() { None } else { Some(Inode(inode).key()) }
+    }
+}
+
+impl Inode {
+    #[inline(always)]
+    pub(crate) fn key(self) -> InodeKey {
+        let sb: *const u8 = load(self.0, &OFF_INODE_SB);
+        InodeKey {
+            ino: load(self.0, &OFF_INODE_INO),
+            dev: load(sb, &OFF_SB_DEV),
+            generation: load(self.0, &OFF_INODE_GENERATION),
+        }
+    }
+
+    /// Device number when the inode is a character device.
+    #[inline(always)]
+    pub(crate) fn char_device(self) -> Option<u32> {
+        let mode: u16 = load(self.0, &OFF_INODE_MODE);
+        (mode & S_IFMT == S_IFCHR).then(|| load(self.0, &OFF_INODE_RDEV))
+    }
+}
+
+/// An open file reached by address: what can be said of it without types.
+#[derive(Clone, Copy)]
+pub(crate) struct OpenFile {
+    pub(crate) key: InodeKey,
+    pub(crate) mode: u32,
+    pub(crate) is_directory: bool,
+}
+
+/// Reads the file at `file`, an address from [`Task::file_address`].
+#[inline(always)]
+pub(crate) fn open_file(file: u64) -> Option<OpenFile> {
+    let inode: u64 = read(file + OFF_FILE_INODE.load())?;
+    let key = inode_key_at(inode)?;
+    let kind: u16 = read(inode + OFF_INODE_MODE.load())?;
+    Some(OpenFile {
+        key,
+        mode: read(file + OFF_FILE_MODE.load())?,
+        is_directory: kind & S_IFMT == S_IFDIR,
+    })
+}
+
+/// Identity of the inode behind descriptor `fd` of the current task.
+#[inline(always)]
+pub(crate) fn inode_of_fd(fd: u32) -> Option<InodeKey> {
+    let file = Task::current().file_address(fd)?;
+    inode_key_at(read(file + OFF_FILE_INODE.load())?)
+}
+
+/// Identity of the inode of the dentry at `dentry`.
+#[inline(always)]
+pub(crate) fn dentry_key_at(dentry: u64) -> Option<InodeKey> {
+    let inode: u64 = read(dentry + OFF_DENTRY_INODE.load())?;
+    if inode == 0 { None } else { inode_key_at(inode) }
+}
+
+#[inline(always)]
+fn inode_key_at(inode: u64) -> Option<InodeKey> {
+    let sb: u64 = read(inode + OFF_INODE_SB.load())?;
+    Some(InodeKey {
+        ino: read(inode + OFF_INODE_INO.load())?,
+        dev: read(sb + OFF_SB_DEV.load())?,
+        generation: read(inode + OFF_INODE_GENERATION.load())?,
+    })
+}

@@ -1,0 +1,145 @@
+//! The maps, and what each of them is for.
+
+use core::{ffi::c_void, ptr};
+
+use aya_ebpf::{
+    helpers::generated::{bpf_task_storage_delete, bpf_task_storage_get},
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf},
+};
+use lockc_common::{
+    Container, ContainerName, Counter, InodeKey, Label, MAX_POLICIES, PathKey, Pending, Policy,
+    PolicyName, RuntimeName,
+};
+
+use crate::{kernel::Task, path::Scratch};
+
+/// Task storage, which aya-ebpf has no type for: the layout of a BTF map
+/// definition (`__uint`, `__type` in libbpf's `bpf_helpers.h`).
+#[repr(C)]
+pub(crate) struct TaskStorage<T> {
+    r#type: *const [i32; 29], // BPF_MAP_TYPE_TASK_STORAGE
+    key: *const i32,
+    value: *const T,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; 1], // BPF_F_NO_PREALLOC
+}
+
+// SAFETY: the static is a description for the loader; nobody reads it at run time.
+unsafe impl<T> Sync for TaskStorage<T> {}
+
+impl<T> TaskStorage<T> {
+    const fn new() -> Self {
+        Self {
+            r#type: ptr::null(),
+            key: ptr::null(),
+            value: ptr::null(),
+            max_entries: ptr::null(),
+            map_flags: ptr::null(),
+        }
+    }
+
+    fn as_ptr(&self) -> *mut c_void {
+        ptr::from_ref(self).cast_mut().cast()
+    }
+
+    /// The task's value, if it has one.
+    #[inline(always)]
+    pub(crate) fn get(&self, task: Task) -> Option<&mut T> {
+        // SAFETY: the map is a task storage of `T`, `task` is a verifier-typed pointer; the value
+        // lives as long as the task, which outlives this program.
+        unsafe {
+            bpf_task_storage_get(self.as_ptr(), task.as_ptr().cast(), ptr::null_mut(), 0)
+                .cast::<T>()
+                .as_mut()
+        }
+    }
+
+    /// The task's value, made and zeroed if it has none. `None` without memory.
+    #[inline(always)]
+    pub(crate) fn get_or_create(&self, task: Task) -> Option<&mut T> {
+        const CREATE: u64 = 1; // BPF_LOCAL_STORAGE_GET_F_CREATE
+        // SAFETY: as for `get`.
+        unsafe {
+            bpf_task_storage_get(self.as_ptr(), task.as_ptr().cast(), ptr::null_mut(), CREATE)
+                .cast::<T>()
+                .as_mut()
+        }
+    }
+
+    /// Removes the task's value.
+    #[inline(always)]
+    pub(crate) fn delete(&self, task: Task) {
+        // SAFETY: as for `get`. A task without a value is fine.
+        unsafe { bpf_task_storage_delete(self.as_ptr(), task.as_ptr().cast()) };
+    }
+}
+
+/// Label of every task that belongs to a container or its runtime.
+#[unsafe(link_section = ".maps")]
+#[unsafe(export_name = "LABELS")]
+pub(crate) static LABELS: TaskStorage<Label> = TaskStorage::new();
+
+/// Handle → container. Ends with the container's last task.
+#[map]
+pub(crate) static CONTAINERS: HashMap<u64, Container> = HashMap::with_max_entries(32_768, 1);
+
+/// Thread id → registration that waits for the thread's `execve`.
+#[map]
+pub(crate) static PENDING: HashMap<u32, Pending> = HashMap::with_max_entries(16_384, 1);
+
+/// Sequence number of a mount namespace → handle of the container that owns it.
+#[map]
+pub(crate) static MOUNT_NAMESPACES: HashMap<u64, u64> = HashMap::with_max_entries(131_072, 1);
+
+/// Policies by id.
+#[map]
+pub(crate) static POLICIES: Array<Policy> = Array::with_max_entries(MAX_POLICIES, 0);
+
+/// `(policy, path)` → verdict; the longest rule wins.
+#[map]
+pub(crate) static PATH_RULES: LpmTrie<PathKey, u32> = LpmTrie::with_max_entries(131_072, 1);
+
+/// `(policy, path)` of every directory above a denied path.
+#[map]
+pub(crate) static PATH_ANCESTORS: HashMap<PathKey, u32> = HashMap::with_max_entries(131_072, 1);
+
+/// Files that are OCI runtimes on this node → number of the scan that found them.
+#[map]
+pub(crate) static RUNTIME_FILES: HashMap<InodeKey, u64> = HashMap::with_max_entries(4_096, 1);
+
+/// Base names of OCI runtimes: the second line when a file is newer than the last scan.
+#[map]
+pub(crate) static RUNTIME_NAMES: HashMap<RuntimeName, u32> = HashMap::with_max_entries(256, 1);
+
+/// Denials, audits and notices for the daemon.
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+/// What happened how often, per CPU.
+#[map]
+pub(crate) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
+
+/// Working memory for paths; see [`Scratch`].
+#[map]
+pub(crate) static SCRATCH: PerCpuArray<Scratch> =
+    PerCpuArray::with_max_entries(crate::path::SCRATCH_SLOTS, 0);
+
+/// Adds one to a counter.
+#[inline(always)]
+pub(crate) fn count(counter: Counter) {
+    if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
+        // SAFETY: a live per-CPU slot; the addition is atomic because a program may be preempted.
+        unsafe { crate::atomic::fetch_add(value, 1) };
+    }
+}
+
+/// Handle → id of the container, for the daemon's messages; no program reads it.
+#[map]
+pub(crate) static CONTAINER_NAMES: HashMap<u64, ContainerName> =
+    HashMap::with_max_entries(32_768, 1);
+
+/// Policy id → its name and a digest of its rules, for the daemon; no program reads it.
+#[map]
+pub(crate) static POLICY_NAMES: HashMap<u32, PolicyName> =
+    HashMap::with_max_entries(MAX_POLICIES, 1);

@@ -1,0 +1,235 @@
+//! Paths in the container's view.
+//!
+//! `bpf_d_path` stops at the task's root, so a task that calls `chroot` would
+//! rename everything it sees; it is also refused in `path_*` hooks before 6.8.
+//! This walk goes from a dentry through its mounts up to the *container's* root
+//! (recorded when the task was contained) or the top of the mount namespace.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel};
+use lockc_common::{Label, PATH_RULE_LEN, PathKey, PathVerdict};
+
+use crate::{
+    atomic,
+    kernel::{Location, Step},
+    maps::{PATH_ANCESTORS, PATH_RULES, SCRATCH},
+};
+
+/// Longest path that can be built, in bytes (`PATH_MAX`).
+const PATH_MAX: usize = 4096;
+/// Never written: what follows a path is its zero padding.
+const PADDING: usize = 512;
+/// Longest name (`NAME_MAX`).
+const NAME_MAX: u32 = 255;
+/// Components and mounts that one walk may pass; a path of `PATH_MAX` bytes has at most half as
+/// many components.
+const MAX_STEPS: u32 = 4096;
+
+/// Programs that may be under way on one CPU at once. A program can be preempted, by another
+/// task's, between any two instructions, so a single per-CPU buffer would be overwritten.
+pub(crate) const SCRATCH_SLOTS: u32 = 8;
+
+/// Working memory of one walk.
+#[repr(C)]
+pub(crate) struct Scratch {
+    /// 1 while in use.
+    busy: u64,
+    /// Lookup key for the trie: length in bits, then the data.
+    prefix_len: u32,
+    key: PathKey,
+    reserved: u32,
+    /// The path, built from its end; [`PADDING`] zero bytes follow.
+    path: [u8; PATH_MAX + PADDING],
+}
+
+/// Why there is no path.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PathError {
+    /// Longer than `PATH_MAX`, disconnected, or unreadable. Denies where a rule could apply.
+    NoPath,
+    /// No scratch slot was free. Denies as well.
+    Busy,
+}
+
+/// A built path; gives its scratch slot back when dropped.
+pub(crate) struct BuiltPath {
+    scratch: *mut Scratch,
+    start: u32,
+}
+
+impl Drop for BuiltPath {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // SAFETY: this value owns the slot.
+        unsafe { atomic::swap(&raw mut (*self.scratch).busy, 0) };
+    }
+}
+
+impl BuiltPath {
+    /// Bytes of the path, its closing `/` included.
+    #[inline(always)]
+    pub(crate) fn len(&self) -> u32 {
+        PATH_MAX as u32 - self.start
+    }
+
+    /// Address and number of the path's last bytes that fit in `max`, without the closing `/`.
+    #[inline(always)]
+    pub(crate) fn tail(&self, max: u32) -> (u64, u32) {
+        let len = self.len() - 1;
+        let shown = if len > max { max } else { len };
+        // SAFETY: address arithmetic inside the slot.
+        let end = unsafe { (&raw const (*self.scratch).path).cast::<u8>().add(PATH_MAX - 1) };
+        (end as u64 - u64::from(shown), shown)
+    }
+
+    #[inline(always)]
+    fn prepare_key(&self, policy: u32) -> bool {
+        let scratch = self.scratch;
+        // SAFETY: this value owns the slot; the source has `PATH_RULE_LEN` bytes after any start
+        // below `PATH_MAX`, because of the padding.
+        unsafe {
+            (*scratch).prefix_len = 8 * size_of::<PathKey>() as u32;
+            (*scratch).key.policy = policy;
+            let source =
+                (&raw const (*scratch).path).cast::<u8>().add(self.start as usize & (PATH_MAX - 1));
+            bpf_probe_read_kernel(
+                (&raw mut (*scratch).key.path).cast(),
+                PATH_RULE_LEN as u32,
+                source.cast(),
+            ) == 0
+        }
+    }
+
+    /// True when the longest rule that covers the path says deny.
+    #[inline(always)]
+    pub(crate) fn is_denied(&self, policy: u32) -> bool {
+        if !self.prepare_key(policy) {
+            return true;
+        }
+        // SAFETY: `prefix_len` and `key` are laid out as an LPM trie key, and the slot is ours.
+        let key = unsafe { &*(&raw const (*self.scratch).prefix_len).cast() };
+        PATH_RULES.get(key).is_some_and(|verdict| *verdict == PathVerdict::Deny as u32)
+    }
+
+    /// True when a denied path lies below this one.
+    #[inline(always)]
+    pub(crate) fn is_above_denied(&self, policy: u32) -> bool {
+        if self.len() as usize > PATH_RULE_LEN {
+            return false; // longer than any rule's ancestor
+        }
+        if !self.prepare_key(policy) {
+            return true;
+        }
+        // SAFETY: the slot is ours, and the value is not kept.
+        unsafe { PATH_ANCESTORS.get(&(*self.scratch).key) }.is_some()
+    }
+}
+
+#[repr(C)]
+struct Walk {
+    scratch: *mut Scratch,
+    mount: u64,
+    mount_root: u64,
+    dentry: u64,
+    stop: Location,
+    start: u32,
+    /// 0 under way, 1 arrived, 2 failed.
+    end: u32,
+}
+
+const ARRIVED: u32 = 1;
+const FAILED: u32 = 2;
+
+/// Builds the path of `at` as the container of `label` sees it.
+#[inline(always)]
+pub(crate) fn build(at: Location, label: &Label) -> Result<BuiltPath, PathError> {
+    let scratch = acquire().ok_or(PathError::Busy)?;
+    let mut walk = Walk {
+        scratch,
+        mount: at.mount,
+        mount_root: Step::mount_root(at.mount).unwrap_or(0),
+        dentry: at.dentry,
+        stop: Location { mount: label.root_mnt, dentry: label.root_dentry },
+        start: PATH_MAX as u32 - 1,
+        end: 0,
+    };
+    // SAFETY: the slot is ours.
+    unsafe { (*scratch).path[PATH_MAX - 1] = b'/' };
+    // SAFETY: `step` is a BPF function with the callback's signature, and `walk` outlives the call.
+    unsafe {
+        bpf_loop(MAX_STEPS, step as *const () as *mut c_void, (&raw mut walk).cast(), 0);
+    }
+    let built = BuiltPath { scratch, start: walk.start & (PATH_MAX as u32 - 1) };
+    if walk.end == ARRIVED { Ok(built) } else { Err(PathError::NoPath) }
+}
+
+#[inline(always)]
+fn acquire() -> Option<*mut Scratch> {
+    for slot in 0..SCRATCH_SLOTS {
+        let scratch = SCRATCH.get_ptr_mut(slot)?;
+        // SAFETY: a live per-CPU slot.
+        if unsafe { atomic::swap(&raw mut (*scratch).busy, 1) } == 0 {
+            return Some(scratch);
+        }
+    }
+    None
+}
+
+/// One step of the walk; 0 goes on, 1 ends it.
+#[inline(never)]
+extern "C" fn step(_index: u32, walk: *mut Walk) -> u64 {
+    // SAFETY: `bpf_loop` passes the pointer that `build` gave it.
+    let walk = unsafe { &mut *walk };
+    match advance(walk) {
+        Some(false) => 0,
+        Some(true) => {
+            walk.end = ARRIVED;
+            1
+        }
+        None => {
+            walk.end = FAILED;
+            1
+        }
+    }
+}
+
+#[inline(always)]
+fn advance(walk: &mut Walk) -> Option<bool> {
+    if walk.dentry == walk.stop.dentry && walk.mount == walk.stop.mount {
+        return Some(true);
+    }
+    if walk.dentry == walk.mount_root {
+        let parent = Step::parent_mount(walk.mount)?;
+        if parent == walk.mount {
+            return Some(true);
+        }
+        walk.dentry = Step::mountpoint(walk.mount)?;
+        walk.mount = parent;
+        walk.mount_root = Step::mount_root(parent)?;
+        return Some(false);
+    }
+    let parent = Step::parent(walk.dentry)?;
+    if parent == walk.dentry {
+        return None; // disconnected: a handle whose parents are not in the cache
+    }
+    let (name, len) = Step::name(walk.dentry)?;
+    if len > NAME_MAX || len == 0 || walk.start <= len {
+        return None;
+    }
+    let start = walk.start - len - 1;
+    // The masks tell the verifier what the checks above have established.
+    let index = start as usize & (PATH_MAX - 1);
+    let len = len & NAME_MAX;
+    // SAFETY: index + 1 + 255 lies within the buffer.
+    unsafe {
+        let path = (&raw mut (*walk.scratch).path).cast::<u8>();
+        *path.add(index) = b'/';
+        if bpf_probe_read_kernel(path.add(index + 1).cast(), len, name as *const c_void) != 0 {
+            return None;
+        }
+    }
+    walk.start = start;
+    walk.dentry = parent;
+    Some(false)
+}

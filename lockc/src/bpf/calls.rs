@@ -1,0 +1,97 @@
+//! The write path: functions that do nothing here, and whose calls the kernel
+//! side sees through uprobes attached to this process.
+//!
+//! Each takes plain integers and returns nothing; whether a call took effect is
+//! read from the maps afterwards.
+
+use std::hint::black_box;
+
+/// Descriptor argument for "none".
+pub const NO_FD: u64 = u32::MAX as u64;
+
+// Every function has a body of its own, so that the linker cannot fold two into one address.
+
+/// Registers a new container whose runtime is frozen in thread `tid`: six words, as many as
+/// registers carry on every architecture. Flags are the upper half of `policy_and_flags`.
+#[inline(never)]
+pub extern "C" fn add_container(
+    tid: u64,
+    start_ticks: u64,
+    handle: u64,
+    policy_and_flags: u64,
+    rootfs_fd: u64,
+    exe_fd: u64,
+) {
+    black_box((1_u8, tid, start_ticks, handle, policy_and_flags, rootfs_fd, exe_fd));
+}
+
+/// Registers a runtime that works on a known container, frozen in thread `tid`.
+#[inline(never)]
+pub extern "C" fn add_process(tid: u64, start_ticks: u64, handle: u64, flags: u64, exe_fd: u64) {
+    black_box((2_u8, tid, start_ticks, handle, flags, exe_fd));
+}
+
+/// Withdraws what was registered for thread `tid`.
+#[inline(never)]
+pub extern "C" fn delete_container(tid: u64) {
+    black_box((3_u8, tid));
+}
+
+/// Says that the file behind `fd` is an OCI runtime.
+#[inline(never)]
+pub extern "C" fn add_runtime(fd: u64, scan: u64) {
+    black_box((4_u8, fd, scan));
+}
+
+/// Makes the calling thread a contained task of the self-test.
+#[inline(never)]
+pub extern "C" fn enter_self_test(policy: u64) {
+    black_box((5_u8, policy));
+}
+
+/// Program name and address of every call.
+pub fn addresses() -> [(&'static str, usize); 5] {
+    [
+        ("add_container", add_container as *const () as usize),
+        ("add_process", add_process as *const () as usize),
+        ("delete_container", delete_container as *const () as usize),
+        ("add_runtime", add_runtime as *const () as usize),
+        ("enter_self_test", enter_self_test as *const () as usize),
+    ]
+}
+
+/// Offset in this binary's file of the function at `address`, from the text of `/proc/self/maps`.
+/// Symbols would do as well, but `strip` removes them.
+pub fn file_offset(maps: &str, address: usize) -> Option<u64> {
+    let address = u64::try_from(address).ok()?;
+    maps.lines().find_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        let (start, end) = words.next()?.split_once('-')?;
+        let start = u64::from_str_radix(start, 16).ok()?;
+        let end = u64::from_str_radix(end, 16).ok()?;
+        let offset = u64::from_str_radix(words.nth(1)?, 16).ok()?;
+        (start..end).contains(&address).then(|| address - start + offset)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offset_is_relative_to_the_mapping_that_holds_the_address() {
+        let maps = "7f00000-7f10000 r--p 00000000 00:1 5 /usr/bin/lockc\n\
+                    7f10000-7f90000 r-xp 0000f000 00:1 5 /usr/bin/lockc\n";
+        assert_eq!(file_offset(maps, 0x7f1_0040), Some(0xf040));
+        assert_eq!(file_offset(maps, 0x7f9_0000), None);
+        assert_eq!(file_offset("garbage\n1-2\n", 1), None);
+    }
+
+    #[test]
+    fn no_two_calls_share_an_address() {
+        let mut all: Vec<_> = addresses().iter().map(|(_, address)| *address).collect();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), addresses().len());
+    }
+}

@@ -1,0 +1,109 @@
+//! What this machine must offer before anything is loaded.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use thiserror::Error;
+
+/// Where the kernel lists its security modules.
+const LSM_LIST: &str = "/sys/kernel/security/lsm";
+/// Where the kernel offers its type information.
+pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
+/// Skips the check of the list (not the self-test), for kernels that hide it.
+pub const SKIP_LSM_CHECK: &str = "LOCKC_CHECK_LSM_SKIP";
+/// Inode number of the initial PID namespace (`PROC_PID_INIT_INO`, `include/linux/proc_ns.h`).
+const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
+
+/// Why lockc cannot protect this machine.
+#[derive(Debug, Error)]
+pub enum HostError {
+    /// Not root.
+    #[error("lockc must run as root, not as uid {uid}")]
+    NotRoot {
+        /// Effective user id.
+        uid: u32,
+    },
+    /// In a PID namespace of its own: thread ids would not be the kernel's.
+    #[error("lockc must run in the initial PID namespace, not in {found}")]
+    PidNamespace {
+        /// Target of `/proc/self/ns/pid`.
+        found: String,
+    },
+    /// The list of security modules has no `bpf`: programs would load and never run.
+    #[error(
+        "BPF LSM is not enabled: {LSM_LIST} lists \"{list}\"; add \"bpf\" to the lsm= boot \
+         parameter (lsm={list},bpf): with GRUB in GRUB_CMDLINE_LINUX in /etc/default/grub, then \
+         run update-grub; with systemd-boot in /etc/kernel/cmdline; on a Raspberry Pi in \
+         /boot/firmware/cmdline.txt; then reboot"
+    )]
+    NoBpfLsm {
+        /// What the kernel lists.
+        list: String,
+    },
+    /// A file that tells about the kernel is not readable.
+    #[error("cannot read {}: {source}; {remedy}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What to do.
+        remedy: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Checks user, namespace and list of security modules.
+pub fn check() -> Result<(), HostError> {
+    let uid = nix::unistd::geteuid();
+    if !uid.is_root() {
+        return Err(HostError::NotRoot { uid: uid.as_raw() });
+    }
+    let namespace = fs::read_link("/proc/self/ns/pid").map_err(|source| HostError::Unreadable {
+        path: "/proc/self/ns/pid".into(),
+        remedy: "mount procfs on /proc",
+        source,
+    })?;
+    if namespace != Path::new(INITIAL_PID_NAMESPACE) {
+        return Err(HostError::PidNamespace { found: namespace.display().to_string() });
+    }
+    if std::env::var_os(SKIP_LSM_CHECK).is_some() {
+        return Ok(());
+    }
+    let list = fs::read_to_string(LSM_LIST).map_err(|source| HostError::Unreadable {
+        path: LSM_LIST.into(),
+        remedy: "mount securityfs on /sys/kernel/security",
+        source,
+    })?;
+    check_list(list.trim())
+}
+
+fn check_list(list: &str) -> Result<(), HostError> {
+    if list.split(',').any(|module| module == "bpf") {
+        return Ok(());
+    }
+    Err(HostError::NoBpfLsm { list: list.to_owned() })
+}
+
+/// Reads the kernel's type information.
+pub fn read_btf() -> Result<Vec<u8>, HostError> {
+    fs::read(VMLINUX_BTF).map_err(|source| HostError::Unreadable {
+        path: VMLINUX_BTF.into(),
+        remedy: "use a kernel built with CONFIG_DEBUG_INFO_BTF=y",
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_bpf_names_the_boot_parameter() {
+        assert!(check_list("lockdown,capability,bpf").is_ok());
+        let message = check_list("capability,bpfx").unwrap_err().to_string();
+        assert!(message.contains("lsm=capability,bpfx,bpf"), "{message}");
+        assert!(message.contains("/etc/default/grub"), "{message}");
+    }
+}

@@ -1,0 +1,108 @@
+//! Which kernel fields the programs read: the single source of their offsets.
+
+use thiserror::Error;
+
+use super::btf::Btf;
+
+/// One offset global of `lockc-ebpf/src/kernel.rs`.
+#[derive(Debug)]
+pub struct Field {
+    /// Name of the global.
+    pub global: &'static str,
+    /// Structure and member path; the first that exists counts. Alternatives are the same field
+    /// under the names that different kernels give it.
+    pub names: &'static [(&'static str, &'static str)],
+    /// Size in bytes that the programs read; 0 for an embedded structure of any size.
+    pub size: u64,
+}
+
+const fn field(
+    global: &'static str,
+    names: &'static [(&'static str, &'static str)],
+    size: u64,
+) -> Field {
+    Field { global, names, size }
+}
+
+/// Every field is required: without one of them a check would be missing, so lockc refuses to
+/// start and names it.
+pub const FIELDS: &[Field] = &[
+    field("OFF_BPRM_FILE", &[("linux_binprm", "file")], 8),
+    field("OFF_DENTRY_INODE", &[("dentry", "d_inode")], 8),
+    field("OFF_DENTRY_NAME", &[("dentry", "d_name.name")], 8),
+    field("OFF_DENTRY_NAME_LEN", &[("dentry", "d_name.len")], 4),
+    field("OFF_DENTRY_PARENT", &[("dentry", "d_parent")], 8),
+    field("OFF_FDTABLE_FD", &[("fdtable", "fd")], 8),
+    field("OFF_FDTABLE_MAX_FDS", &[("fdtable", "max_fds")], 4),
+    field("OFF_FILES_FDT", &[("files_struct", "fdt")], 8),
+    field("OFF_FILE_INODE", &[("file", "f_inode")], 8),
+    field("OFF_FILE_MODE", &[("file", "f_mode")], 4),
+    field("OFF_FILE_PATH", &[("file", "f_path")], 16),
+    field("OFF_FS_PWD", &[("fs_struct", "pwd")], 16),
+    field("OFF_FS_ROOT", &[("fs_struct", "root")], 16),
+    field("OFF_INODE_GENERATION", &[("inode", "i_generation")], 4),
+    field("OFF_INODE_INO", &[("inode", "i_ino")], 8),
+    field("OFF_INODE_MODE", &[("inode", "i_mode")], 2),
+    field("OFF_INODE_RDEV", &[("inode", "i_rdev")], 4),
+    field("OFF_INODE_SB", &[("inode", "i_sb")], 8),
+    // 6.18 moved the sequence number of mount namespaces to a unique id of every namespace.
+    field("OFF_MNTNS_SEQ", &[("mnt_namespace", "seq"), ("mnt_namespace", "ns.ns_id")], 8),
+    field("OFF_MOUNT_MNT", &[("mount", "mnt")], 0),
+    field("OFF_MOUNT_MOUNTPOINT", &[("mount", "mnt_mountpoint")], 8),
+    field("OFF_MOUNT_NS", &[("mount", "mnt_ns")], 8),
+    field("OFF_MOUNT_PARENT", &[("mount", "mnt_parent")], 8),
+    field("OFF_NSPROXY_MNT", &[("nsproxy", "mnt_ns")], 8),
+    field("OFF_PATH_DENTRY", &[("path", "dentry")], 8),
+    field("OFF_PATH_MNT", &[("path", "mnt")], 8),
+    field("OFF_SB_DEV", &[("super_block", "s_dev")], 4),
+    field("OFF_TASK_FILES", &[("task_struct", "files")], 8),
+    field("OFF_TASK_FS", &[("task_struct", "fs")], 8),
+    field("OFF_TASK_NSPROXY", &[("task_struct", "nsproxy")], 8),
+    field("OFF_TASK_START_BOOTTIME", &[("task_struct", "start_boottime")], 8),
+    field("OFF_VFSMOUNT_FLAGS", &[("vfsmount", "mnt_flags")], 4),
+    field("OFF_VFSMOUNT_ROOT", &[("vfsmount", "mnt_root")], 8),
+];
+
+/// A field that this kernel does not have as the programs need it.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum LayoutError {
+    /// No structure of that name has the member.
+    #[error("the kernel's BTF has no {field}, which lockc needs; use a kernel from 6.1 on")]
+    Missing {
+        /// Structure and member.
+        field: String,
+    },
+    /// The member is there, with another size.
+    #[error("{field} has {found} bytes in this kernel, lockc knows it with {expected}")]
+    Size {
+        /// Structure and member.
+        field: String,
+        /// Bytes in this kernel.
+        found: u64,
+        /// Bytes the programs read.
+        expected: u64,
+    },
+}
+
+/// Offsets of all [`FIELDS`] in bytes, in their order.
+pub fn resolve(btf: &Btf<'_>) -> Result<Vec<u64>, LayoutError> {
+    FIELDS.iter().map(|field| resolve_one(btf, field)).collect()
+}
+
+fn resolve_one(btf: &Btf<'_>, field: &Field) -> Result<u64, LayoutError> {
+    for (structure, path) in field.names {
+        let Some(member) = btf.member(structure, path) else {
+            continue;
+        };
+        if field.size != 0 && member.size != field.size {
+            return Err(LayoutError::Size {
+                field: format!("{structure}.{path}"),
+                found: member.size,
+                expected: field.size,
+            });
+        }
+        return Ok(member.offset);
+    }
+    let names: Vec<_> = field.names.iter().map(|(s, p)| format!("{s}.{p}")).collect();
+    Err(LayoutError::Missing { field: names.join(" or ") })
+}

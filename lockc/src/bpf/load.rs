@@ -1,0 +1,218 @@
+//! Loading and attaching the programs.
+
+use std::{fs, io, path::PathBuf};
+
+use aya::{
+    Btf, Ebpf, EbpfLoader, VerifierLogLevel, include_bytes_aligned,
+    programs::{Program, ProgramError, links::FdLink, uprobe::UProbeScope},
+};
+use lockc_common::SELF_TEST;
+use thiserror::Error;
+
+use super::{
+    btf::{self, BtfError},
+    calls,
+    host::{self, HostError, VMLINUX_BTF},
+    layout::{self, FIELDS, LayoutError},
+    pin::{PinError, Pins},
+};
+
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lockc-ebpf"));
+
+/// Maps that live as long as the machine is up: a starting daemon takes them over.
+const PINNED_MAPS: &[&str] = &[
+    "CONTAINERS",
+    "CONTAINER_NAMES",
+    "COUNTERS",
+    "EVENTS",
+    "LABELS",
+    "MOUNT_NAMESPACES",
+    "PATH_ANCESTORS",
+    "PATH_RULES",
+    "PENDING",
+    "POLICIES",
+    "POLICY_NAMES",
+    "RUNTIME_FILES",
+    "RUNTIME_NAMES",
+];
+
+/// Why the programs are not in force.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// The machine lacks something.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The kernel's type information cannot be used.
+    #[error("cannot use {VMLINUX_BTF}: {0}")]
+    Btf(#[from] BtfError),
+    /// A field is missing.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// A pin cannot be made.
+    #[error(transparent)]
+    Pin(#[from] PinError),
+    /// The object or one of its maps.
+    #[error("cannot load the BPF object: {}", chain(&**.0))]
+    Object(#[from] Box<aya::EbpfError>),
+    /// The kernel's type information, as aya reads it.
+    #[error("cannot use {VMLINUX_BTF}: {0}")]
+    KernelBtf(#[from] aya::BtfError),
+    /// The kernel refuses a program.
+    #[error("cannot {action} BPF program {name}: {}", chain(&**.source))]
+    Program {
+        /// Its name, which is the name of its hook.
+        name: String,
+        /// `load`, `attach` or `pin`.
+        action: &'static str,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A map that the daemon needs cannot be used.
+    #[error("cannot use BPF map {name}: {reason}")]
+    Map {
+        /// Its name.
+        name: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// A function of this binary has no place in its file.
+    #[error("cannot find function {name} in /proc/self/maps")]
+    Call {
+        /// The function.
+        name: &'static str,
+    },
+    /// A file of this process cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// An error with its causes: aya keeps the kernel's answer in the innermost one.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let message = error.to_string();
+        if !text.contains(&message) {
+            text.push_str(": ");
+            text.push_str(&message);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+fn program_error<E>(name: &str, action: &'static str) -> impl FnOnce(E) -> LoadError
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    let name = name.to_owned();
+    move |source| LoadError::Program { name, action, source: Box::new(source) }
+}
+
+/// The loaded object, its pins, and the handle of its self-test.
+#[derive(Debug)]
+pub struct Kernel {
+    pub(super) ebpf: Ebpf,
+    pins: Pins,
+    /// Handle of the self-test's container.
+    pub(super) self_test: u64,
+}
+
+impl Kernel {
+    /// Loads, attaches and pins everything. From here on the programs run, beside those of an
+    /// earlier daemon: what either denies is denied.
+    pub fn load() -> Result<Self, LoadError> {
+        let offsets = read_offsets()?;
+        let pins = Pins::prepare()?;
+        let self_test = SELF_TEST | u64::from(std::process::id());
+        match Self::load_into(&pins, &offsets, self_test) {
+            Ok(ebpf) => Ok(Self { ebpf, pins, self_test }),
+            Err(error) => {
+                pins.discard();
+                Err(error)
+            }
+        }
+    }
+
+    fn load_into(pins: &Pins, offsets: &[u64], self_test: u64) -> Result<Ebpf, LoadError> {
+        let mut loader = EbpfLoader::new();
+        loader
+            .btf(None)
+            .verifier_log_level(VerifierLogLevel::DISABLE)
+            .allow_unsupported_maps()
+            .override_global("SELF_TEST_HANDLE", &self_test, true);
+        for (field, offset) in FIELDS.iter().zip(offsets) {
+            loader.override_global(field.global, offset, true);
+        }
+        for name in PINNED_MAPS {
+            loader.map_pin_path(name, pins.map(name));
+        }
+        let mut ebpf = loader.load(OBJECT).map_err(Box::new)?;
+        let btf = Btf::from_sys_fs()?;
+        for (name, program) in ebpf.programs_mut() {
+            load_program(name, program, &btf)?;
+        }
+        attach_calls(&mut ebpf)?;
+        for (name, program) in ebpf.programs_mut() {
+            attach_and_pin(name, program, pins)?;
+        }
+        Ok(ebpf)
+    }
+
+    /// The new programs are proven: those of earlier daemons may go.
+    pub fn retire_others(&self) -> Result<(), PinError> {
+        self.pins.retire_others()
+    }
+
+    /// The new programs are not in order: they go, and those of an earlier daemon stay.
+    pub fn discard(self) {
+        self.pins.discard();
+    }
+}
+
+fn read_offsets() -> Result<Vec<u64>, LoadError> {
+    let data = host::read_btf()?;
+    Ok(layout::resolve(&btf::Btf::parse(&data)?)?)
+}
+
+fn load_program(name: &str, program: &mut Program, btf: &Btf) -> Result<(), LoadError> {
+    match program {
+        Program::Lsm(lsm) => lsm.load(name, btf),
+        Program::FExit(fexit) => fexit.load(name, btf),
+        Program::UProbe(uprobe) => uprobe.load(),
+        _ => Ok(()),
+    }
+    .map_err(program_error(name, "load"))
+}
+
+/// Attaches the programs that must outlive the daemon, and pins their links.
+fn attach_and_pin(name: &str, program: &mut Program, pins: &Pins) -> Result<(), LoadError> {
+    let link: FdLink = match program {
+        Program::Lsm(lsm) => lsm.attach().and_then(|id| lsm.take_link(id)).map(Into::into),
+        Program::FExit(fexit) => fexit.attach().and_then(|id| fexit.take_link(id)).map(Into::into),
+        _ => return Ok(()),
+    }
+    .map_err(program_error::<ProgramError>(name, "attach"))?;
+    link.pin(pins.link(name)).map_err(program_error(name, "pin"))?;
+    Ok(())
+}
+
+/// Attaches the uprobes to this process. They end with it.
+fn attach_calls(ebpf: &mut Ebpf) -> Result<(), LoadError> {
+    let path = PathBuf::from("/proc/self/maps");
+    let maps = fs::read_to_string(&path).map_err(|source| LoadError::Read { path, source })?;
+    for (name, address) in calls::addresses() {
+        let offset = calls::file_offset(&maps, address).ok_or(LoadError::Call { name })?;
+        if let Some(Program::UProbe(uprobe)) = ebpf.program_mut(name) {
+            uprobe
+                .attach(offset, "/proc/self/exe", UProbeScope::CallingProcess)
+                .map_err(program_error(name, "attach"))?;
+        }
+    }
+    Ok(())
+}

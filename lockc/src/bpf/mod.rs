@@ -1,0 +1,15 @@
+//! The kernel side as the daemon sees it: what it needs, how it is loaded, what
+//! is kept in its maps.
+
+pub mod btf;
+pub mod calls;
+pub mod events;
+pub mod host;
+pub mod labels;
+pub mod layout;
+pub mod load;
+pub mod maps;
+pub mod pin;
+pub mod self_test;
+
+pub use load::{Kernel, LoadError};

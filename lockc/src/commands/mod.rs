@@ -1,0 +1,42 @@
+//! The command line: one file per verb.
+
+mod run;
+mod unload;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Makes the containers of this node contain.
+#[derive(Debug, Parser)]
+#[command(name = "lockc", version, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Run(run::Run),
+    Unload(unload::Unload),
+}
+
+/// Does what the command line says.
+pub fn main() -> ExitCode {
+    let outcome = match Cli::parse().verb {
+        Verb::Run(run) => run.execute(),
+        Verb::Unload(unload) => unload.execute(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "a command that fails says so on stderr")]
+fn complain(error: &anyhow::Error) {
+    eprintln!("lockc: {error:#}");
+}

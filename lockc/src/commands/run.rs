@@ -1,0 +1,64 @@
+//! `lockc run`: the daemon.
+
+use std::{io::Write as _, path::PathBuf};
+
+use anyhow::Result;
+use env_logger::{Builder, Env};
+
+use crate::{
+    config::{self, Config, LogFormat},
+    daemon,
+};
+
+/// Enforces until it is told to stop (SIGTERM); what is enforced stays so.
+///
+/// Needs root, a kernel from 6.1 on with BTF, and "bpf" in the lsm= boot parameter.
+#[derive(Debug, clap::Args)]
+pub(super) struct Run {
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = config::PATH)]
+    config: PathBuf,
+}
+
+impl Run {
+    pub(super) fn execute(self) -> Result<()> {
+        let config = Config::load(&self.config)?;
+        start_log(&config);
+        daemon::run(&config)?;
+        Ok(())
+    }
+}
+
+fn start_log(config: &Config) {
+    let env = Env::default().default_filter_or(config.daemon.log_level.as_str());
+    let mut builder = Builder::from_env(env);
+    match config.daemon.log_format {
+        LogFormat::Text => {
+            builder.format(|out, record| {
+                writeln!(
+                    out,
+                    "{} {:5} {}",
+                    out.timestamp(),
+                    record.level(),
+                    one_line(&record.args().to_string())
+                )
+            });
+        }
+        LogFormat::Json => {
+            builder.format(|out, record| {
+                let line = serde_json::json!({
+                    "time": out.timestamp_micros().to_string(),
+                    "level": record.level().as_str(),
+                    "message": record.args().to_string(),
+                });
+                writeln!(out, "{line}")
+            });
+        }
+    }
+    builder.init();
+}
+
+/// A message may hold text that others chose; a line break in it must not look like a new message.
+fn one_line(message: &str) -> String {
+    message.replace(|character: char| character.is_control(), " ")
+}

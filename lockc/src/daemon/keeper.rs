@@ -1,0 +1,325 @@
+//! What the gate asks: looks at a frozen runtime, decides, registers.
+
+use std::{
+    collections::HashMap,
+    error::Error,
+    fs,
+    os::fd::{AsRawFd as _, BorrowedFd},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use log::Level as LogLevel;
+use nix::unistd::Pid;
+
+use super::registry::Registry;
+use crate::{
+    bpf::{
+        LoadError, calls,
+        labels::Labels,
+        maps::{CompiledPolicy, Maps},
+    },
+    config::{Config, OnError},
+    policy::{Decision as PolicyDecision, Level, Mode},
+    runtime::{
+        argv,
+        bundle::Bundle,
+        caller::Caller,
+        cmdline::{self, Dialect},
+        plan::{self, Action, ContainerKey, Plan},
+    },
+    watch::{
+        gate::{Decide, Decision},
+        runtimes::{Runtimes, fd_argument},
+    },
+};
+
+use lockc_common::{PathVerdict, State, UNATTRIBUTED};
+
+/// Decides about runtimes and registers what they start.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    config: Config,
+    maps: Arc<Maps>,
+    labels: Labels,
+    runtimes: Arc<Runtimes>,
+    registry: Arc<Registry>,
+    /// Ids of the installed policies.
+    policies: HashMap<(Level, Mode), u32>,
+}
+
+/// A task at the gate.
+struct Visitor<'a> {
+    tid: u64,
+    start_ticks: u64,
+    exe: BorrowedFd<'a>,
+    path: PathBuf,
+}
+
+/// What is to be done, and the root file system of the container, if there is one.
+struct Verdict {
+    action: Action,
+    bundle: Option<Bundle>,
+}
+
+impl From<Action> for Verdict {
+    fn from(action: Action) -> Self {
+        Self { action, bundle: None }
+    }
+}
+
+impl Keeper {
+    /// Installs the policies, and the default for whoever is not registered.
+    pub(super) fn new(
+        config: Config,
+        maps: Arc<Maps>,
+        labels: Labels,
+        runtimes: Arc<Runtimes>,
+        registry: Arc<Registry>,
+    ) -> Result<Self, LoadError> {
+        let mut policies = HashMap::new();
+        for level in Level::ALL {
+            for mode in [Mode::Enforce, Mode::Audit] {
+                policies.insert((level, mode), maps.install(&compile(level, mode))?);
+            }
+        }
+        let default = policies[&(config.default.policy, config.default.mode)];
+        maps.set_default(default)?;
+        Ok(Self { config, maps, labels, runtimes, registry, policies })
+    }
+
+    pub(super) fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    fn examine(&self, caller: &Caller, name: &str) -> Verdict {
+        let failed = |error: &dyn Error| Verdict::from(plan::failed(error, &self.config));
+        let argv = match argv::read(caller.tid) {
+            Ok(argv) => argv,
+            Err(error) => return failed(&error),
+        };
+        let invocation = match cmdline::parse(Dialect::of(name), &argv.words, argv.cut) {
+            Ok(invocation) => invocation,
+            Err(error) => return failed(&error),
+        };
+        let new = match plan::plan(invocation, caller.ids.euid) {
+            Plan::New(new) if self.is_its_runtime(caller.tid, &new.key) => {
+                return Action::Keep.into();
+            }
+            Plan::New(new) => new,
+            Plan::Act(action) => return action.into(),
+        };
+        match Bundle::read(caller, &new.target) {
+            Ok(bundle) => {
+                Verdict { action: new.admit(&bundle.facts, &self.config), bundle: Some(bundle) }
+            }
+            Err(error) => new.failed(&error, &self.config).into(),
+        }
+    }
+
+    /// crun executes itself once more, with the same words.
+    fn is_its_runtime(&self, tid: Pid, key: &ContainerKey) -> bool {
+        self.labels.get(tid).is_some_and(|label| {
+            label.state == State::Runtime as u32 && self.registry.find(key) == Some(label.container)
+        })
+    }
+
+    fn carry_out(&self, visitor: &Visitor<'_>, verdict: &Verdict) -> Decision {
+        match &verdict.action {
+            Action::Create { key, decision, flags } => {
+                self.create(visitor, Some(key), decision, *flags, verdict.bundle.as_ref())
+            }
+            Action::Join { key, flags } => {
+                let handle = self.registry.find(key).filter(|h| self.maps.container(*h).is_some());
+                self.join(visitor, handle.unwrap_or(UNATTRIBUTED), *flags)
+            }
+            Action::Unattributed { why: None } => self.join(visitor, UNATTRIBUTED, 0),
+            Action::Unattributed { why: Some(why) } => {
+                // Under a record of its own, not to be taken for another such container.
+                let decision = PolicyDecision::fallback(&self.config, why.clone());
+                let mut answer = self.create(visitor, None, &decision, 0, None);
+                if answer.allow {
+                    answer.message = Some((
+                        LogLevel::Warn,
+                        format!(
+                            "default policy {} for {} (pid {}): {why}",
+                            decision.policy,
+                            visitor.path.display(),
+                            visitor.tid
+                        ),
+                    ));
+                }
+                answer
+            }
+            Action::Keep => Decision { allow: true, message: None },
+            Action::Deny { why } => Decision {
+                allow: false,
+                message: Some((
+                    LogLevel::Warn,
+                    format!(
+                        "denied start runtime={} pid={}: {why}",
+                        visitor.path.display(),
+                        visitor.tid
+                    ),
+                )),
+            },
+        }
+    }
+
+    fn create(
+        &self,
+        visitor: &Visitor<'_>,
+        key: Option<&ContainerKey>,
+        decision: &PolicyDecision,
+        flags: u32,
+        bundle: Option<&Bundle>,
+    ) -> Decision {
+        let Some(policy) = self.policies.get(&(decision.policy, decision.mode)) else {
+            return refuse(visitor, "its policy is not installed");
+        };
+        let handle = self.registry.new_handle();
+        let rootfs = bundle.and_then(|bundle| bundle.rootfs.as_ref().ok());
+        calls::add_container(
+            visitor.tid,
+            visitor.start_ticks,
+            handle,
+            u64::from(*policy) | u64::from(flags) << 32,
+            rootfs.map_or(calls::NO_FD, fd_argument),
+            fd_argument(&visitor.exe),
+        );
+        if !self.is_registered(visitor, handle) {
+            return refuse(visitor, "the kernel did not take up its registration");
+        }
+        let Some(key) = key else {
+            return Decision { allow: true, message: None };
+        };
+        if let Err(error) = self.maps.name_container(handle, key.owner.as_raw(), key.id.as_bytes())
+        {
+            // Only messages suffer.
+            log::error!("{error}");
+        }
+        self.registry.insert(key.clone(), handle);
+        Decision {
+            allow: true,
+            message: Some((
+                LogLevel::Info,
+                format!(
+                    "registered container={} policy={} mode={} runtime={} pid={}: {}",
+                    key.id,
+                    decision.policy,
+                    decision.mode,
+                    visitor.path.display(),
+                    visitor.tid,
+                    decision.why
+                ),
+            )),
+        }
+    }
+
+    fn join(&self, visitor: &Visitor<'_>, handle: u64, flags: u32) -> Decision {
+        let register = |handle| {
+            calls::add_process(
+                visitor.tid,
+                visitor.start_ticks,
+                handle,
+                u64::from(flags),
+                fd_argument(&visitor.exe),
+            );
+            self.is_registered(visitor, handle)
+        };
+        // The container may have ended between the look-up and the call.
+        if register(handle) || register(UNATTRIBUTED) {
+            return Decision { allow: true, message: None };
+        }
+        refuse(visitor, "the kernel did not take up its registration")
+    }
+
+    fn is_registered(&self, visitor: &Visitor<'_>, handle: u64) -> bool {
+        u32::try_from(visitor.tid)
+            .ok()
+            .and_then(|tid| self.maps.pending(tid))
+            .is_some_and(|pending| pending.container == handle)
+    }
+}
+
+/// Without a registration the default policy would apply, which may be looser than what was
+/// decided: the container does not start.
+fn refuse(visitor: &Visitor<'_>, why: &str) -> Decision {
+    Decision {
+        allow: false,
+        message: Some((
+            LogLevel::Error,
+            format!("denied start runtime={} pid={}: {why}", visitor.path.display(), visitor.tid),
+        )),
+    }
+}
+
+fn compile(level: Level, mode: Mode) -> CompiledPolicy {
+    let rules = level.rules(mode);
+    let with = |verdict| move |rule: &crate::policy::PathRule| (rule.as_bytes().to_vec(), verdict);
+    CompiledPolicy {
+        name: level.name().to_owned(),
+        flags: rules.flags.0,
+        paths: rules
+            .denied
+            .iter()
+            .map(with(PathVerdict::Deny))
+            .chain(rules.allowed.iter().map(with(PathVerdict::Allow)))
+            .collect(),
+    }
+}
+
+/// A file that has been replaced since it was marked: its name must do.
+fn unknown_runtime(exe: BorrowedFd<'_>) -> (String, PathBuf) {
+    let link = format!("/proc/self/fd/{}", exe.as_raw_fd());
+    let path = fs::read_link(&link).unwrap_or(link.into());
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    (name.trim_end_matches(" (deleted)").to_owned(), path)
+}
+
+impl Decide for Keeper {
+    fn decide(&self, tid: Pid, exe: BorrowedFd<'_>) -> Decision {
+        let (name, path) = self.runtimes.identify(exe).unwrap_or_else(|| unknown_runtime(exe));
+        let caller = match Caller::read(tid) {
+            Ok(caller) => caller,
+            Err(error) => {
+                // Killed meanwhile, as a rule; otherwise the kernel side knows the file.
+                return Decision {
+                    allow: self.config.daemon.on_error == OnError::Default,
+                    message: Some((LogLevel::Warn, format!("{}: {error}", path.display()))),
+                };
+            }
+        };
+        if self.labels.get(tid).is_some_and(|label| label.state == State::Contained as u32) {
+            // A runtime inside a container: nothing that it says counts, its label stays.
+            return Decision { allow: true, message: None };
+        }
+        let verdict = self.examine(&caller, &name);
+        let visitor = Visitor {
+            tid: u64::from(tid.as_raw().unsigned_abs()),
+            start_ticks: caller.start_ticks,
+            exe,
+            path,
+        };
+        self.carry_out(&visitor, &verdict)
+    }
+
+    fn decide_late(&self, tid: Pid) -> Decision {
+        let allow = self.config.daemon.on_error == OnError::Default;
+        let outcome = if allow { "it gets the default policy" } else { "denied" };
+        Decision {
+            allow,
+            message: Some((
+                LogLevel::Error,
+                format!(
+                    "no decision about thread {tid} within {} ms: {outcome}",
+                    self.config.daemon.decision_timeout.as_millis()
+                ),
+            )),
+        }
+    }
+
+    fn trouble(&self, message: String) {
+        log::error!("{message}");
+    }
+}

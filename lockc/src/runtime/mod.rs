@@ -1,0 +1,68 @@
+//! What an OCI runtime was asked to do: its command line, read from the frozen
+//! task, and the bundle it points to.
+//!
+//! [`examine`] is all of it in one call. Everything here may be called by several
+//! threads at once, keeps no state, and is bounded in time and memory, except
+//! where a file system in user space does not answer.
+
+pub mod argv;
+pub mod bundle;
+pub mod caller;
+pub mod cmdline;
+pub mod plan;
+
+use std::os::fd::OwnedFd;
+
+use nix::unistd::Pid;
+
+use self::{
+    bundle::Bundle,
+    caller::{Caller, CallerError},
+    cmdline::{Dialect, Verb},
+    plan::{Action, Plan},
+};
+use crate::config::Config;
+
+/// What the gate has to know about a runtime that waits in `execve`.
+#[derive(Debug)]
+pub struct Examined {
+    /// What to do.
+    pub action: Action,
+    /// The command; `None` if it could not be understood.
+    pub verb: Option<Verb>,
+    /// Who executes the runtime. Without this there is nothing to register: on an
+    /// error other than [`Action::Deny`] the kernel side gives the default policy.
+    pub caller: Result<Caller, CallerError>,
+    /// The root file system of a new container, opened with `O_PATH`.
+    pub rootfs: Option<OwnedFd>,
+}
+
+/// Finds out what thread `tid`, which must be frozen in the `execve` of a runtime,
+/// is about to do.
+pub fn examine(tid: Pid, dialect: Dialect, config: &Config) -> Examined {
+    let caller = match Caller::read(tid) {
+        Ok(caller) => caller,
+        Err(error) => {
+            let action = plan::failed(&error, config);
+            return Examined { action, verb: None, caller: Err(error), rootfs: None };
+        }
+    };
+    let invocation =
+        argv::read(tid).map_err(|error| plan::failed(&error, config)).and_then(|argv| {
+            cmdline::parse(dialect, &argv.words, argv.cut)
+                .map_err(|error| plan::failed(&error, config))
+        });
+    let invocation = match invocation {
+        Ok(invocation) => invocation,
+        Err(action) => return Examined { action, verb: None, caller: Ok(caller), rootfs: None },
+    };
+    let verb = Some(invocation.verb.clone());
+    let (action, rootfs) = match plan::plan(invocation, caller.ids.euid) {
+        Plan::Act(action) => (action, None),
+        Plan::New(new) => match Bundle::read(&caller, &new.target) {
+            Ok(bundle) => (new.admit(&bundle.facts, config), bundle.rootfs.ok()),
+            Err(error) => (new.failed(&error, config), None),
+        },
+    };
+    Examined { action, verb, caller: Ok(caller), rootfs }
+}

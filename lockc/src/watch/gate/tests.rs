@@ -1,0 +1,141 @@
+use std::{
+    ffi::CString,
+    fs,
+    os::unix::{fs::PermissionsExt as _, process::ExitStatusExt as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, Sender, channel},
+};
+
+use super::*;
+
+/// Holds every decision until the test says what it is.
+struct Scripted {
+    asked: Mutex<Sender<Pid>>,
+    replies: Mutex<Receiver<bool>>,
+    late: AtomicU64,
+}
+
+impl Decide for Arc<Scripted> {
+    fn decide(&self, tid: Pid, _exe: BorrowedFd<'_>) -> Decision {
+        self.asked.lock().unwrap().send(tid).unwrap();
+        let allow = self.replies.lock().unwrap().recv().unwrap_or(true);
+        Decision { allow, message: None }
+    }
+
+    fn decide_late(&self, _tid: Pid) -> Decision {
+        self.late.fetch_add(1, Ordering::SeqCst);
+        Decision { allow: true, message: None }
+    }
+
+    fn trouble(&self, message: String) {
+        panic!("{message}");
+    }
+}
+
+struct Setup {
+    _directory: tempfile::TempDir,
+    program: PathBuf,
+    gate: Arc<Gate<Arc<Scripted>>>,
+    scripted: Arc<Scripted>,
+    asked: Receiver<Pid>,
+    replies: Sender<bool>,
+}
+
+impl Drop for Setup {
+    fn drop(&mut self) {
+        self.gate.stop();
+    }
+}
+
+fn setup(timeout: Duration) -> Setup {
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("runtime");
+    fs::copy("/bin/true", &program).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let group = Arc::new(Group::new().expect("needs root"));
+    group.mark(fs::File::open(&program).unwrap().as_fd()).unwrap();
+    let (ask, asked) = channel();
+    let (replies, reply) = channel();
+    let scripted = Arc::new(Scripted {
+        asked: Mutex::new(ask),
+        replies: Mutex::new(reply),
+        late: AtomicU64::new(0),
+    });
+    let gate = Gate::start(group, Arc::clone(&scripted), timeout).unwrap();
+    Setup { _directory: directory, program, gate, scripted, asked, replies }
+}
+
+/// Starts the program through `sh`, whose own start does not wait for the `execve` (that of
+/// `Command` does).
+fn start(program: &Path) -> Child {
+    let line = CString::new(format!("exec {}", program.display())).unwrap();
+    Command::new("sh").arg("-c").arg(line.to_str().unwrap()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn until(what: &str, condition: impl Fn() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < end, "timed out: {what}");
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn allows_and_denies_as_decided() {
+    let s = setup(PATIENCE);
+    for (reply, code) in [(true, 0), (false, 126)] {
+        let mut child = start(&s.program);
+        s.asked.recv_timeout(PATIENCE).unwrap();
+        s.replies.send(reply).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(code));
+    }
+    assert_eq!(s.scripted.late.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn watchdog_answers_for_stuck_threads_and_replaces_them() {
+    let s = setup(Duration::from_millis(100));
+    // More than there are workers: each is stuck for good, and every start still succeeds.
+    let mut children: Vec<_> = (0..3 * WORKERS).map(|_| start(&s.program)).collect();
+    for child in &mut children {
+        assert!(child.wait().unwrap().success());
+    }
+    assert_eq!(s.scripted.late.load(Ordering::SeqCst), 3 * WORKERS as u64);
+    // The stuck ones come back, are not missed, and the gate still answers.
+    for _ in 0..3 * WORKERS {
+        s.replies.send(true).unwrap();
+    }
+    until("stuck threads return", || s.gate.table().stuck == 0);
+    let mut child = start(&s.program);
+    s.replies.send(true).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn answers_without_looking_when_too_many_are_stuck() {
+    let s = setup(Duration::from_millis(20));
+    let mut children: Vec<_> = (0..MAX_STUCK + 2 * WORKERS).map(|_| start(&s.program)).collect();
+    for child in &mut children {
+        assert!(child.wait().unwrap().success());
+    }
+    until("the blind thread took over", || s.gate.table().stuck > MAX_STUCK);
+    let mut child = start(&s.program);
+    assert!(child.wait().unwrap().success());
+    drop(std::mem::replace(&mut *s.scripted.asked.lock().unwrap(), channel().0));
+}
+
+#[test]
+fn a_task_killed_while_frozen_holds_nobody_up() {
+    let s = setup(PATIENCE);
+    let mut killed = start(&s.program);
+    s.asked.recv_timeout(PATIENCE).unwrap();
+    killed.kill().unwrap();
+    assert_eq!(killed.wait().unwrap().signal(), Some(9));
+    s.replies.send(false).unwrap();
+    let mut child = start(&s.program);
+    s.replies.send(true).unwrap();
+    assert!(child.wait().unwrap().success());
+}

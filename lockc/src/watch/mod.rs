@@ -1,0 +1,5 @@
+//! What the daemon watches: runtimes that are executed, and the files they are.
+
+pub mod gate;
+pub mod group;
+pub mod runtimes;

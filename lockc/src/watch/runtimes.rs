@@ -1,0 +1,177 @@
+//! Which files are OCI runtimes now, and noticing when that changes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File, OpenOptions},
+    io,
+    os::{
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd},
+        unix::fs::OpenOptionsExt as _,
+    },
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::OFlag,
+    sys::{
+        inotify::{AddWatchFlags, InitFlags, Inotify},
+        stat::fstat,
+    },
+};
+
+use super::group::Group;
+use crate::{
+    bpf::{calls, maps::Maps},
+    config::{Runtime, expand},
+};
+
+/// The configured runtimes and the files they are at present.
+#[derive(Debug)]
+pub struct Runtimes {
+    configured: Vec<Runtime>,
+    group: Arc<Group>,
+    inotify: Inotify,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    scan: u64,
+    /// Name and path by device and inode number: the path of a file that is executed through a
+    /// private mount says nothing (crun executes itself so).
+    files: BTreeMap<(u64, u64), (String, PathBuf)>,
+}
+
+impl Runtimes {
+    /// Marks the files of all configured runtimes, so that whoever executes one waits for the gate.
+    pub fn mark(configured: Vec<Runtime>, group: Arc<Group>) -> io::Result<Self> {
+        // `notify` would watch for opens too, and wake the daemon for every program that is
+        // started from /usr/bin.
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC)?;
+        let runtimes = Self { configured, group, inotify, state: Mutex::default() };
+        runtimes.scan(None);
+        Ok(runtimes)
+    }
+
+    /// Name and path of the runtime whose file is behind `exe`, if it is a configured one.
+    pub fn identify(&self, exe: BorrowedFd<'_>) -> Option<(String, PathBuf)> {
+        let key = identity(exe).ok()?;
+        self.state().files.get(&key).cloned()
+    }
+
+    /// Number of files.
+    pub fn files(&self) -> usize {
+        self.state().files.len()
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks for the files again, marks them, and with `maps` tells the kernel side. A file that
+    /// cannot be opened or marked is logged and left to the kernel side, which knows its name.
+    pub fn scan(&self, maps: Option<&Maps>) {
+        let mut state = self.state();
+        state.scan += 1;
+        // A daemon that starts later must not find its predecessor's files fresh.
+        let scan = u64::from(std::process::id()) << 32 | state.scan;
+        state.files.clear();
+        let mut known_by = BTreeSet::new();
+        for runtime in &self.configured {
+            self.watch(&expand(&runtime.paths).directories);
+            // After the watches, so that what appears meanwhile is not missed.
+            let expansion = expand(&runtime.paths);
+            if expansion.cut {
+                log::warn!(
+                    "the paths of runtime {} stand for too many files; some are not marked",
+                    runtime.name
+                );
+            }
+            known_by.extend(runtime.paths.iter().filter_map(|path| literal_name(path)));
+            for path in expansion.files {
+                match self.mark_file(&path) {
+                    Ok((file, key)) => {
+                        calls::add_runtime(fd_argument(&file), scan);
+                        known_by.extend(path.file_name().map(|n| n.as_encoded_bytes().to_vec()));
+                        state.files.insert(key, (runtime.name.clone(), path));
+                    }
+                    Err(error) => log::error!("cannot watch runtime {}: {error}", path.display()),
+                }
+            }
+        }
+        if let Some(maps) = maps {
+            for name in maps.set_runtime_names(known_by.iter().map(Vec::as_slice)) {
+                log::warn!(
+                    "runtime name {} is too long to be recognised by name alone",
+                    name.escape_ascii()
+                );
+            }
+            maps.prune_runtime_files(scan);
+        }
+    }
+
+    fn mark_file(&self, path: &Path) -> io::Result<(File, (u64, u64))> {
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits())
+            .open(path)?;
+        self.group.mark(file.as_fd())?;
+        self.watch(real_path(path).parent().map(Path::to_owned).iter());
+        let key = identity(file.as_fd())?;
+        Ok((file, key))
+    }
+
+    fn watch<'a>(&self, directories: impl IntoIterator<Item = &'a PathBuf>) {
+        let flags = AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_MOVED_TO
+            | AddWatchFlags::IN_DELETE_SELF
+            | AddWatchFlags::IN_MOVE_SELF
+            | AddWatchFlags::IN_ONLYDIR;
+        for directory in directories {
+            if let Err(errno) = self.inotify.add_watch(directory, flags) {
+                log::error!("cannot watch {}: {errno}", directory.display());
+            }
+        }
+    }
+
+    /// Scans again whenever something changes where runtimes may be, in a thread of its own.
+    pub fn follow(self: &Arc<Self>, maps: Arc<Maps>) -> io::Result<()> {
+        let runtimes = Arc::clone(self);
+        thread::Builder::new().name("runtimes".into()).spawn(move || {
+            loop {
+                match runtimes.inotify.read_events() {
+                    Ok(_) | Err(Errno::EINTR) => runtimes.scan(Some(&maps)),
+                    Err(errno) => {
+                        log::error!("new runtimes are not noticed any more: {errno}");
+                        return;
+                    }
+                }
+            }
+        })?;
+        Ok(())
+    }
+}
+
+/// Base name of a path pattern, if it is no glob.
+fn literal_name(pattern: &str) -> Option<Vec<u8>> {
+    let name = pattern.rsplit('/').next()?;
+    (!name.is_empty() && !name.contains(['*', '?', '[', '{', '\\']))
+        .then(|| name.as_bytes().to_vec())
+}
+
+fn identity(file: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    let stat = fstat(file)?;
+    Ok((stat.st_dev, stat.st_ino))
+}
+
+fn real_path(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// A descriptor as an argument of [`calls`].
+pub fn fd_argument(file: &impl std::os::fd::AsFd) -> u64 {
+    u64::try_from(file.as_fd().as_raw_fd()).unwrap_or(calls::NO_FD)
+}

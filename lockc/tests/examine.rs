@@ -1,0 +1,170 @@
+//! Examines command lines that fanotify freezes in a real `execve`: the whole way
+//! from the event to the action.
+//!
+//! Needs root, as fanotify does. The runtimes are copies of `true`, and never run.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::PathBuf,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use lockc::{
+    config::Config,
+    policy::{Level, Mode},
+    runtime::{
+        Examined,
+        cmdline::{Dialect, Verb},
+        examine,
+        plan::Action,
+    },
+};
+use lockc_common::RegistrationFlags;
+use nix::{
+    fcntl::AT_FDCWD,
+    sys::fanotify::{
+        EventFFlags, Fanotify, FanotifyResponse, InitFlags, MarkFlags, MaskFlags, Response,
+    },
+    unistd::Pid,
+};
+use tempfile::TempDir;
+
+/// A bundle with a `config.json` of the size and shape that engines write.
+struct Bundle {
+    dir: TempDir,
+    runtime: PathBuf,
+    gate: Fanotify,
+}
+
+impl Bundle {
+    fn new(runtime: &str, extra: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("rootfs")).unwrap();
+        let mounts: Vec<String> = (0..40)
+            .map(|n| {
+                format!(
+                    r#"{{"destination":"/data/{n}","type":"bind","source":"/srv/volumes/{n}",
+                    "options":["rbind","rprivate","nosuid","noexec","nodev"]}}"#
+                )
+            })
+            .collect();
+        let calls: Vec<String> = (0..400).map(|n| format!("\"system_call_{n:03}\"")).collect();
+        let config = format!(
+            r#"{{"ociVersion":"1.0.2","process":{{"user":{{"uid":0,"gid":0}},"args":["true"],
+            "cwd":"/"}},"root":{{"path":"rootfs"}},"mounts":[{}],{extra}
+            "linux":{{"namespaces":[{{"type":"mount"}}],"seccomp":{{"defaultAction":"SCMP_ACT_ERRNO",
+            "syscalls":[{{"names":[{}],"action":"SCMP_ACT_ALLOW"}}]}}}}}}"#,
+            mounts.join(","),
+            calls.join(",")
+        );
+        fs::write(dir.path().join("config.json"), config).unwrap();
+        let copy = dir.path().join("runtime");
+        fs::copy(runtime, &copy).unwrap();
+        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+        let flags =
+            InitFlags::FAN_CLASS_CONTENT | InitFlags::FAN_CLOEXEC | InitFlags::FAN_REPORT_TID;
+        let gate = Fanotify::init(flags, EventFFlags::O_RDONLY | EventFFlags::O_LARGEFILE)
+            .expect("fanotify needs root");
+        let mask = MaskFlags::FAN_OPEN_EXEC_PERM;
+        gate.mark(MarkFlags::FAN_MARK_ADD, mask, AT_FDCWD, Some(&copy)).unwrap();
+        Self { dir, runtime: copy, gate }
+    }
+
+    /// Starts the runtime, examines it while it is frozen, and refuses it.
+    fn examine(&self, dialect: Dialect, config: &Config, words: &[&str]) -> (Examined, Duration) {
+        let mut command = Command::new(&self.runtime);
+        command.args(words).current_dir(self.dir.path()).stderr(Stdio::null());
+        let spawner = thread::spawn(move || command.status());
+        let events = self.gate.read_events().unwrap();
+        let [event] = &events[..] else { panic!("{} events at once", events.len()) };
+        let start = Instant::now();
+        let examined = examine(Pid::from_raw(event.pid()), dialect, config);
+        let elapsed = start.elapsed();
+        let fd = event.fd().expect("the queue overflowed");
+        self.gate.write_response(FanotifyResponse::new(fd, Response::FAN_DENY)).unwrap();
+        spawner.join().unwrap().expect_err("the execve was refused");
+        (examined, elapsed)
+    }
+}
+
+fn rules() -> Config {
+    let toml = r#"
+        [[rule]]
+        name = "kiosk"
+        policy = "restricted"
+        match.annotation."tier" = "kiosk*"
+    "#;
+    Config::parse(toml, "lockc.toml".as_ref()).unwrap()
+}
+
+#[test]
+fn a_new_container() {
+    let bundle = Bundle::new(
+        "/bin/true",
+        r#""annotations":{"tier":"kiosk-7"},"hooks":{"createContainer":[{"path":"/bin/x"}]},"#,
+    );
+    let words = ["--root", "/run/x", "create", "--pid-file", "p", "c1"];
+    let (examined, _) = bundle.examine(Dialect::Runc, &rules(), &words);
+    let Action::Create { key, decision, flags } = examined.action else {
+        panic!("{:?}", examined.action)
+    };
+    assert_eq!(key.id.as_bytes(), b"c1");
+    assert!(key.owner.is_root());
+    assert_eq!((decision.policy, decision.mode), (Level::Restricted, Mode::Enforce));
+    assert_eq!(decision.rule.as_deref(), Some("kiosk"));
+    assert_eq!(flags, RegistrationFlags::HOOKS);
+    let rootfs = nix::sys::stat::fstat(examined.rootfs.unwrap()).unwrap();
+    let expected = nix::sys::stat::stat(&bundle.dir.path().join("rootfs")).unwrap();
+    assert_eq!((rootfs.st_dev, rootfs.st_ino), (expected.st_dev, expected.st_ino));
+    assert!(examined.caller.unwrap().start_ticks > 0);
+}
+
+#[test]
+fn other_commands_and_errors() {
+    let bundle = Bundle::new("/bin/true", "");
+    let config = Config::default();
+    let examine = |words: &[&str]| bundle.examine(Dialect::Runc, &config, words).0;
+    assert!(matches!(examine(&["exec", "c", "create"]).action, Action::Join { flags: 0, .. }));
+    assert!(matches!(examine(&["restore", "c"]).action, Action::Deny { .. }));
+    assert_eq!(examine(&["init"]).action, Action::Keep);
+    assert_eq!(examine(&["kill", "c"]).action, Action::Unattributed { why: None });
+    let examined = examine(&["create", "--unheard-of", "c"]);
+    let why = "unknown option `--unheard-of`".to_owned();
+    assert_eq!(examined.action, Action::Unattributed { why: Some(why) });
+    assert_eq!(examined.verb, None);
+    let examined = examine(&["run", "--bundle", "nowhere", "c"]);
+    assert!(matches!(examined.verb, Some(Verb::Run(_))));
+    let Action::Unattributed { why: Some(why) } = examined.action else { panic!() };
+    let path = bundle.dir.path().join("nowhere");
+    assert_eq!(why, format!("cannot open {}: ENOENT: No such file or directory", path.display()));
+}
+
+/// Prints how long examining a `create` takes. In release mode:
+/// `cargo test --release --test examine -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+#[expect(clippy::print_stdout, reason = "the figures are its purpose")]
+fn time() {
+    let bundle = Bundle::new("/bin/true", "");
+    let config = rules();
+    let words = ["--root", "/run/x", "--log", "/l", "create", "--bundle", ".", "c1"];
+    let mut times: Vec<Duration> = (0..2000)
+        .map(|_| {
+            let (examined, elapsed) = bundle.examine(Dialect::Runc, &config, &words);
+            assert!(matches!(examined.action, Action::Create { .. }));
+            elapsed
+        })
+        .collect();
+    times.sort();
+    let len = fs::metadata(bundle.dir.path().join("config.json")).unwrap().len();
+    println!(
+        "config.json of {len} bytes: p50 {:?}, p99 {:?}, max {:?}",
+        times[times.len() / 2],
+        times[times.len() * 99 / 100],
+        times[times.len() - 1]
+    );
+}

@@ -1,0 +1,148 @@
+//! The disk of a full guest: Debian 13 with systemd, Docker, containerd and
+//! podman, made by mmdebstrap and put into an ext4 file system.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    apt::{KEYRING, Suite},
+    command,
+    kernel::{Architecture, Files},
+    mirror,
+    paths::{self, Digest},
+    setup::as_root,
+};
+
+const SUITE: &str = "trixie";
+
+/// Besides the essential packages.
+const PACKAGES: [&str; 27] = [
+    "apparmor",
+    "aardvark-dns",
+    "busybox-static",
+    "ca-certificates",
+    "containerd",
+    "crun",
+    "dbus",
+    "dbus-user-session",
+    "docker-cli",
+    "docker.io",
+    "fuse-overlayfs",
+    "iproute2",
+    "iptables",
+    "kmod",
+    "libpam-systemd",
+    "netavark",
+    "nftables",
+    "passt",
+    "podman",
+    "procps",
+    "runc",
+    "slirp4netns",
+    "systemd",
+    "systemd-sysv",
+    "udev",
+    "uidmap",
+    "util-linux",
+];
+
+/// Run by mmdebstrap on the finished root directory.
+const FINISH: &str = include_str!("guest/full-image.sh");
+
+/// Enough for the packages (about 800 MB) and for what tests write; sparse.
+const SIZE: &str = "4G";
+
+/// The image for this kernel, built unless it is there.
+pub(crate) fn build(kernel: &Files, architecture: Architecture) -> Result<PathBuf> {
+    if architecture != Architecture::X86_64 {
+        bail!("there is no full image for {}", architecture.debian());
+    }
+    let suite = Suite::open(SUITE, architecture.debian())?;
+    let mut digest = Digest::new();
+    digest.add(&suite.release()?);
+    digest.add(PACKAGES.join(" ").as_bytes());
+    digest.add(FINISH.as_bytes());
+    digest.add(SIZE.as_bytes());
+    digest.add(kernel.id.as_bytes());
+    let dir = paths::vm("image")?;
+    let image = dir.join(format!("full-{}.ext4", digest.hex()));
+    if image.exists() {
+        return Ok(image);
+    }
+    let work = dir.join("work");
+    remove(&work)?;
+    paths::create_dir(&work)?;
+    let root = work.join("root");
+    install(&work, &root, architecture)?;
+    add_modules(&root, kernel)?;
+    let fresh = work.join("image");
+    command::run(
+        as_root("mke2fs")
+            .args(["-q", "-F", "-t", "ext4", "-L", "guest", "-E", "root_owner=0:0"])
+            .args(["-O", "^has_journal", "-d"])
+            .args([&root, &fresh])
+            .arg(SIZE),
+        "writing the full guest's disk",
+    )?;
+    // Whoever made it, QEMU reads it as we are.
+    let owner = format!("{}:{}", nix::unistd::geteuid(), nix::unistd::getegid());
+    command::run(as_root("chown").arg(owner).arg(&fresh), "handing over the disk")?;
+    forget_others(&dir)?;
+    fs::rename(&fresh, &image).with_context(|| format!("cannot rename to {}", image.display()))?;
+    remove(&work)?;
+    Ok(image)
+}
+
+/// Removes earlier images, which nothing names any more; each has 600 MB.
+fn forget_others(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
+        let path = entry.with_context(|| format!("cannot read {}", dir.display()))?.path();
+        if path.extension().is_some_and(|it| it == "ext4") {
+            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+fn install(work: &Path, root: &Path, architecture: Architecture) -> Result<()> {
+    let finish = work.join("finish");
+    fs::write(&finish, FINISH).with_context(|| format!("cannot write {}", finish.display()))?;
+    let architecture = architecture.debian();
+    let mirror = mirror::debian()?;
+    command::run(
+        as_root("mmdebstrap")
+            .args(["--quiet", "--mode=root", "--variant=minbase", "--format=directory"])
+            .arg(format!("--architectures={architecture}"))
+            .arg(format!("--include={}", PACKAGES.join(",")))
+            .arg("--aptopt=APT::Install-Recommends false")
+            .args([
+                "--dpkgopt=path-exclude=/usr/share/doc/*",
+                "--dpkgopt=path-exclude=/usr/share/man/*",
+            ])
+            .args(["--dpkgopt=path-exclude=/usr/share/locale/*", "--dpkgopt=force-unsafe-io"])
+            .arg(format!("--customize-hook=sh -eu {} \"$1\" {architecture}", finish.display()))
+            .arg(SUITE)
+            .arg(root)
+            .arg(format!("deb [signed-by={KEYRING}] {mirror} {SUITE} main")),
+        "building the full guest's image (about a minute)",
+    )
+}
+
+/// Gives the guest its kernel's modules, with the index that modprobe needs.
+fn add_modules(root: &Path, kernel: &Files) -> Result<()> {
+    let into = root.join("usr/lib/modules");
+    command::run(as_root("mkdir").arg("-p").arg(&into), "copying modules")?;
+    command::run(as_root("cp").arg("-a").args([&kernel.modules, &into]), "copying modules")?;
+    let release = kernel.modules.file_name().context("the modules have no release")?;
+    command::run(as_root("cp").args([&kernel.builtin, &into.join(release)]), "copying modules")?;
+    command::run(as_root("chown").args(["-R", "0:0"]).arg(&into), "copying modules")?;
+    command::run(as_root("depmod").arg("-b").arg(root).arg(release), "indexing modules")
+}
+
+fn remove(dir: &Path) -> Result<()> {
+    command::run(as_root("rm").arg("-rf").arg("--one-file-system").arg(dir), "tidying up")
+}

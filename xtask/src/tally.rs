@@ -1,0 +1,107 @@
+//! Counts of passed and failed tests, read from what test programs print.
+
+/// What a group of tests came to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+    /// Lines to show: what failed and why.
+    pub(crate) failures: Vec<String>,
+    /// The program got to the end of its list.
+    pub(crate) complete: bool,
+}
+
+impl Tally {
+    /// Adds a failure of no test in particular.
+    pub(crate) fn fail(&mut self, why: &str) {
+        self.failed += 1;
+        self.failures.extend(why.lines().map(str::to_owned));
+    }
+
+    /// Reads `lockc-tests run`: `ok NAME (1.2 s)` or `FAILED NAME: why` with
+    /// indented details per test, and `N passed, N failed` at the end. Before the
+    /// last line has come, the tests seen so far count.
+    pub(crate) fn of_guest(text: &str) -> Self {
+        let mut tally = Self::default();
+        let mut failing = false;
+        for line in text.lines() {
+            if let Some((passed, failed)) = last_line(line) {
+                tally.complete = true;
+                (tally.passed, tally.failed) = (passed, failed);
+                failing = false;
+            } else if line.starts_with("ok ") {
+                tally.passed += 1;
+                failing = false;
+            } else if line.starts_with("FAILED ") {
+                tally.failed += 1;
+                failing = true;
+            } else if !line.starts_with([' ', '\t']) {
+                failing = false;
+            }
+            if failing {
+                tally.failures.push(line.to_owned());
+            }
+        }
+        tally
+    }
+
+    /// Reads `cargo test`: a `test result:` line per test program.
+    pub(crate) fn of_cargo(text: &str) -> Self {
+        let mut tally = Self { complete: true, ..Self::default() };
+        for line in text.lines() {
+            if let Some(result) = line.strip_prefix("test result: ") {
+                let count = |what: &str| {
+                    result
+                        .split([';', '.'])
+                        .find_map(|part| part.trim().strip_suffix(what)?.trim().parse::<u64>().ok())
+                        .unwrap_or_default()
+                };
+                tally.passed += count("passed");
+                tally.failed += count("failed");
+            } else if let Some(name) = line.strip_suffix(" ... FAILED") {
+                tally.failures.push(format!("FAILED {}", name.trim_start_matches("test ")));
+            }
+        }
+        tally
+    }
+}
+
+/// `N passed, N failed` alone on its line.
+fn last_line(line: &str) -> Option<(u64, u64)> {
+    let (passed, failed) = line.trim().split_once(", ")?;
+    Some((
+        passed.strip_suffix(" passed")?.parse().ok()?,
+        failed.strip_suffix(" failed")?.parse().ok()?,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guest_output_is_counted() {
+        let tally = Tally::of_guest(
+            "ok token/plain (0.3 s)\nFAILED token/fd: was read\n  content: secret\nok other (1.0 s)\n2 passed, 1 failed\n",
+        );
+        assert_eq!((tally.passed, tally.failed, tally.complete), (2, 1, true));
+        assert_eq!(tally.failures, ["FAILED token/fd: was read", "  content: secret"]);
+    }
+
+    #[test]
+    fn guest_output_that_ends_early_is_not_complete() {
+        let tally = Tally::of_guest("ok a (0.1 s)\nok b (0.1 s)\n");
+        assert_eq!((tally.passed, tally.failed, tally.complete), (2, 0, false));
+    }
+
+    #[test]
+    fn cargo_output_is_counted() {
+        let tally = Tally::of_cargo(
+            "test argv::long ... ok\ntest argv::short ... FAILED\n\
+             test result: FAILED. 41 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.10s\n\
+             test result: ok. 8 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n",
+        );
+        assert_eq!((tally.passed, tally.failed), (49, 1));
+        assert_eq!(tally.failures, ["FAILED argv::short"]);
+    }
+}

@@ -1,0 +1,278 @@
+//! `cargo xtask test`: unit tests here, guest tests on every supported kernel.
+
+use std::{
+    ffi::OsString,
+    fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    process::{ExitCode, Stdio},
+    sync::{Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use clap::ValueEnum;
+
+use crate::{
+    artifacts::{Artifacts, cargo},
+    command,
+    guest::{Image, Run},
+    kernel::{Architecture, Kernel},
+    paths, setup,
+    tally::Tally,
+};
+
+/// Runs the unit tests, and the guest tests on every supported kernel.
+///
+/// Prints one line per group, the failures of a group below it, and the total
+/// last. Full logs are in target/test-logs. Exit code 0 only if all passed.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Test {
+    /// The groups to run; all unless given
+    #[arg(value_enum, value_name = "GROUP")]
+    groups: Vec<Group>,
+    /// How many guests run at once
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    jobs: usize,
+    /// A guest that takes longer has failed
+    #[arg(long, value_name = "SECONDS", default_value_t = 1500)]
+    timeout: u64,
+    /// Passed on to lockc-tests, e.g. the names of the tests to run
+    #[arg(last = true, value_name = "ARG")]
+    arguments: Vec<OsString>,
+}
+
+/// One line of the result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Group {
+    /// Unit tests, natively
+    Unit,
+    /// Micro guest, kernel 6.1
+    #[value(name = "6.1")]
+    V6_1,
+    /// Micro guest, kernel 6.12
+    #[value(name = "6.12")]
+    V6_12,
+    /// Micro guest, kernel 7.x
+    #[value(name = "7.x")]
+    V7,
+    /// Micro guest, kernel 6.12 on arm64
+    Arm64,
+    /// Full guest, kernel 6.12
+    Full,
+}
+
+impl Group {
+    fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// The guest of the group; unit tests have none.
+    fn guest(self) -> Option<(Kernel, Image)> {
+        match self {
+            Self::Unit => None,
+            Self::V6_1 => Some((Kernel::V6_1, Image::Micro)),
+            Self::V6_12 => Some((Kernel::V6_12, Image::Micro)),
+            Self::V7 => Some((Kernel::V7, Image::Micro)),
+            Self::Arm64 => Some((Kernel::Arm64, Image::Micro)),
+            Self::Full => Some((Kernel::V6_12, Image::Full)),
+        }
+    }
+
+    fn log(self) -> Result<PathBuf> {
+        let dir = paths::target().join("test-logs");
+        paths::create_dir(&dir)?;
+        Ok(dir.join(format!("{}.log", self.name())))
+    }
+}
+
+impl Test {
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        let wanted = |group: &Group| self.groups.is_empty() || self.groups.contains(group);
+        let groups: Vec<_> = Group::value_variants().iter().copied().filter(wanted).collect();
+        let mut total = Tally::default();
+        if groups.contains(&Group::Unit) {
+            setup::linker()?;
+            let started = Instant::now();
+            report(Group::Unit, started, unit(), &mut total);
+        }
+        let guests: Vec<_> = groups
+            .into_iter()
+            .filter_map(|group| group.guest().map(|(kernel, image)| (group, kernel, image)))
+            .collect();
+        if !guests.is_empty() {
+            setup::packages()?;
+            self.guests(&guests, &mut total);
+        }
+        println!("{} passed, {} failed", total.passed, total.failed);
+        Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    /// Runs the guests, a few at a time, and reports each as it ends.
+    fn guests(&self, guests: &[(Group, Kernel, Image)], total: &mut Tally) {
+        let queue = Mutex::new(guests.iter());
+        let total = Mutex::new(total);
+        // Builds use every core as it is: one at a time.
+        let building = Mutex::new(());
+        thread::scope(|scope| {
+            for _ in 0..self.jobs.max(1) {
+                scope.spawn(|| {
+                    loop {
+                        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+                        let Some((group, kernel, image)) = next else { break };
+                        let artifacts = {
+                            let _one = building.lock();
+                            self.prepare(*kernel, *image)
+                        };
+                        let started = Instant::now();
+                        let result = artifacts
+                            .and_then(|artifacts| self.guest(*group, *kernel, *image, &artifacts));
+                        let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
+                        report(*group, started, result, &mut total);
+                    }
+                });
+            }
+        });
+    }
+
+    fn prepare(&self, kernel: Kernel, image: Image) -> Result<Artifacts> {
+        self.guest_run(kernel, image, &[]).prepare()?;
+        Artifacts::build(kernel.architecture())
+    }
+
+    fn guest_run<'a>(&self, kernel: Kernel, image: Image, command: &'a [OsString]) -> Run<'a> {
+        Run {
+            kernel,
+            image,
+            share: None,
+            console: false,
+            append: "",
+            memory: 2048,
+            timeout: Duration::from_secs(self.timeout),
+            command,
+        }
+    }
+
+    fn guest(
+        &self,
+        group: Group,
+        kernel: Kernel,
+        image: Image,
+        artifacts: &Artifacts,
+    ) -> Result<Tally> {
+        let suite = match image {
+            Image::Micro => "micro",
+            Image::Full => "full",
+        };
+        let mut command =
+            ["/usr/bin/lockc-tests", "run", "--suite", suite].map(OsString::from).to_vec();
+        command.extend(self.arguments.iter().cloned());
+        let path = group.log()?;
+        // Both streams go to its end, in the order in which they come.
+        let _ = fs::remove_file(&path);
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        let mut out =
+            Both { log: log.try_clone().context("cannot copy a descriptor")?, text: Vec::new() };
+        let mut err = log.try_clone().context("cannot copy a descriptor")?;
+        let code = self.guest_run(kernel, image, &command).run(artifacts, &mut out, &mut err);
+        let mut tally = Tally::of_guest(&String::from_utf8_lossy(&out.text));
+        match code {
+            Ok(0) if !tally.complete => {
+                tally.fail("the guest's tests did not reach their last line");
+            }
+            Ok(code) if code != 0 && tally.failed == 0 => {
+                tally.fail(&format!("lockc-tests: exit code {code}"));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let text = format!("{error:#}");
+                // Losing a copy of the console in the log changes no result.
+                let _ = writeln!(&log, "{text}");
+                tally.fail(&text);
+            }
+        }
+        Ok(tally)
+    }
+}
+
+/// Keeps what it writes.
+#[derive(Debug)]
+struct Both {
+    log: fs::File,
+    text: Vec<u8>,
+}
+
+impl io::Write for Both {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.text.extend_from_slice(bytes);
+        self.log.write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.log.flush()
+    }
+}
+
+fn unit() -> Result<Tally> {
+    let log = Group::Unit.log()?;
+    let file = fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+    let copy = file.try_clone().context("cannot copy a descriptor")?;
+    let mut cargo = cargo();
+    cargo
+        .args(["test", "--workspace", "--exclude", "lockc-ebpf", "--no-fail-fast"])
+        .args(["--target", host().target()])
+        .stdin(Stdio::null())
+        .stdout(file)
+        .stderr(copy);
+    let status = command::patiently("building and running the unit tests", || cargo.status())
+        .context("cannot run cargo")?;
+    let text = read(&log)?;
+    let mut tally = Tally::of_cargo(&text);
+    if !status.success() && tally.failed == 0 {
+        let last: Vec<_> = text.lines().rev().take(30).collect();
+        let last: Vec<_> = last.into_iter().rev().collect();
+        tally.fail(&format!("cargo test: {status}\n{}", last.join("\n")));
+    }
+    Ok(tally)
+}
+
+fn host() -> Architecture {
+    if cfg!(target_arch = "aarch64") { Architecture::Aarch64 } else { Architecture::X86_64 }
+}
+
+fn read(path: &Path) -> Result<String> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Prints a group's line and its failures, and adds it to the total.
+fn report(group: Group, started: Instant, result: Result<Tally>, total: &mut Tally) {
+    let tally = result.unwrap_or_else(|error| {
+        let mut tally = Tally::default();
+        tally.fail(&format!("{error:#}"));
+        tally
+    });
+    let what = match group.guest() {
+        None => "unit tests".to_owned(),
+        Some((_, Image::Micro)) => format!("micro guest, {}", group.name()),
+        Some((_, Image::Full)) => "full guest, 6.12".to_owned(),
+    };
+    let verdict = if tally.failed == 0 { "ok" } else { "FAILED" };
+    println!(
+        "{verdict:6} {what:20} {:4} passed, {:2} failed {:6.0} s",
+        tally.passed,
+        tally.failed,
+        started.elapsed().as_secs_f64()
+    );
+    for line in &tally.failures {
+        println!("       {line}");
+    }
+    total.passed += tally.passed;
+    total.failed += tally.failed;
+}
