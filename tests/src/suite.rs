@@ -1,11 +1,16 @@
 //! The tests, grouped by promise.
 
+mod escape;
+mod instant;
+mod kernel;
+mod runtime;
 mod token;
 
 use crate::harness::runner::Test;
 
 /// Groups of the small guest, in the order in which they run.
-const MICRO: [&[Test]; 1] = [token::TESTS];
+const MICRO: [&[Test]; 5] =
+    [token::TESTS, escape::TESTS, kernel::TESTS, runtime::TESTS, instant::TESTS];
 
 /// Tests for the small guest.
 pub(crate) fn micro() -> Vec<&'static Test> {

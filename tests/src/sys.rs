@@ -204,6 +204,22 @@ pub(crate) fn truncate(path: &CStr) -> nix::Result<()> {
     Errno::result(unsafe { libc::truncate(path.as_ptr(), 0) }).map(drop)
 }
 
+/// `renameat2(2)` with `RENAME_EXCHANGE`.
+pub(crate) fn exchange(one: &CStr, other: &CStr) -> nix::Result<()> {
+    // SAFETY: both paths are NUL-terminated and live across the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_renameat2,
+            libc::AT_FDCWD,
+            one.as_ptr(),
+            libc::AT_FDCWD,
+            other.as_ptr(),
+            libc::RENAME_EXCHANGE,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
 /// `pidfd_open(2)`.
 pub(crate) fn pidfd(pid: Pid) -> nix::Result<OwnedFd> {
     // SAFETY: the call takes no pointers.

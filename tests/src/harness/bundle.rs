@@ -47,7 +47,7 @@ impl Bundle {
                     { "type": "pid" }, { "type": "ipc" }, { "type": "uts" }, { "type": "mount" },
                     { "type": "network" },
                 ],
-                "resources": { "devices": [ { "allow": false, "access": "rwm" } ] },
+                "resources": {},
                 "devices": [],
             },
         });
@@ -82,6 +82,24 @@ impl Bundle {
             push(&mut sets[set], names.iter().map(|name| json!(name)));
         }
         self
+    }
+
+    /// Adds what a privileged container has besides.
+    pub(crate) fn privileged_capabilities(&mut self) -> &mut Self {
+        self.capabilities(&[
+            "CAP_DAC_READ_SEARCH",
+            "CAP_LINUX_IMMUTABLE",
+            "CAP_NET_ADMIN",
+            "CAP_NET_BROADCAST",
+            "CAP_IPC_LOCK",
+            "CAP_IPC_OWNER",
+            "CAP_SYS_PTRACE",
+            "CAP_SYS_ADMIN",
+            "CAP_SYS_NICE",
+            "CAP_SYS_TTY_CONFIG",
+            "CAP_LEASE",
+            "CAP_SYSLOG",
+        ])
     }
 
     pub(crate) fn annotation(&mut self, key: &str, value: &str) -> &mut Self {
@@ -148,10 +166,16 @@ impl Bundle {
         self
     }
 
+    /// Gives the container a namespace of this kind besides.
+    pub(crate) fn unshare(&mut self, kind: &str) -> &mut Self {
+        push(&mut self.config["linux"]["namespaces"], [json!({ "type": kind })]);
+        self
+    }
+
     /// A user namespace that maps `count` ids from `host` on.
     pub(crate) fn user_namespace(&mut self, host: u32, count: u32) -> &mut Self {
+        self.unshare("user");
         let linux = &mut self.config["linux"];
-        push(&mut linux["namespaces"], [json!({ "type": "user" })]);
         let mapping = json!([{ "containerID": 0, "hostID": host, "size": count }]);
         linux["uidMappings"] = mapping.clone();
         linux["gidMappings"] = mapping;

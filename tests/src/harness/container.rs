@@ -118,6 +118,11 @@ impl Container {
         process::run(&mut command, DEADLINE)
     }
 
+    /// Whether the runtime says that the container runs.
+    pub(crate) fn is_running(&self) -> bool {
+        self.state().is_ok_and(|state| state["status"] == "running")
+    }
+
     /// `state`, parsed.
     pub(crate) fn state(&self) -> Result<Value> {
         let output = self.verb("state", &[])?.success("state")?;

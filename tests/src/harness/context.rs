@@ -116,6 +116,7 @@ impl Context {
         fs::create_dir_all(context.host_dir())?;
         fs::write(context.host_dir().join("secret"), format!("{SECRET}\n"))?;
         fs::create_dir_all(context.node_bin())?;
+        fs::create_dir_all(context.swap_dir())?;
         Ok(context)
     }
 
@@ -137,6 +138,11 @@ impl Context {
     /// A directory of the host for copies of runtimes, all of which are configured as runtimes.
     pub(crate) fn node_bin(&self) -> PathBuf {
         self.scratch.join("node-bin")
+    }
+
+    /// As [`Context::node_bin`], for runtimes that get replaced.
+    pub(crate) fn swap_dir(&self) -> PathBuf {
+        self.scratch.join("swap-bin")
     }
 
     pub(crate) fn token(&self) -> &TokenVolume {
@@ -196,11 +202,13 @@ impl Context {
                 )
             })
             .concat();
-        let copies = self.node_bin().join("*");
+        let copies = self.node_bin().join("runc-*");
+        let swapped = ["runc", "crun"].map(|name| self.swap_dir().join(name));
         format!(
             "[daemon]\nlog_level = \"info\"\nlog_format = \"text\"\n\
              [default]\npolicy = \"baseline\"\n\
-             {runtimes}[[runtime]]\nname = \"copies\"\npaths = [{copies:?}]\n{rules}"
+             {runtimes}[[runtime]]\nname = \"copies\"\npaths = [{copies:?}]\n\
+             [[runtime]]\nname = \"swapped\"\npaths = {swapped:?}\n{rules}"
         )
     }
 

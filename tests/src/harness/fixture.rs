@@ -68,7 +68,9 @@ impl Drop for TokenVolume {
 
 /// Makes a root file system in `dir`: busybox and the probe, both copied, as attackers may write.
 pub(crate) fn image(dir: &Path, busybox: &Path) -> Result<()> {
-    for name in ["bin", "etc", "proc", "dev", "sys", "tmp", "run", "root", "data", "mnt", "mnt2"] {
+    for name in
+        ["bin", "etc", "proc", "dev", "sys", "tmp", "run", "root", "data", "mnt", "mnt2", "srv"]
+    {
         let path = dir.join(name);
         fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
     }

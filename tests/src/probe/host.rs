@@ -48,6 +48,10 @@ pub(super) fn verb(verb: &str, args: &[&str]) -> Option<Outcome> {
             files::c_path(path).and_then(|path| sys::truncate(&path).step("truncate")).map(done)
         }
         ("move", [from, to]) => std::fs::rename(from, to).step("rename").map(done),
+        ("exchange", [one, other]) => exchange(one, other),
+        ("link-write", [path, link, text]) => std::fs::hard_link(path, link)
+            .step("link")
+            .and_then(|()| write(OpenOptions::new().write(true), link, text)),
         ("unlink", [path]) => std::fs::remove_file(path).step("unlink").map(done),
         ("fd-write", [path, text]) => reopen_for_writing(path, text),
         ("exe-write", [pid, text]) => write_executable(pid, text),
@@ -85,6 +89,11 @@ pub(super) fn execute(program: &str, args: &[&str]) -> Outcome {
 fn write(options: &mut OpenOptions, path: &str, text: &str) -> Outcome {
     let mut file = options.open(path).step("open")?;
     file.write_all(text.as_bytes()).step("write").map(done)
+}
+
+fn exchange(one: &str, other: &str) -> Outcome {
+    let (one, other) = (files::c_path(one)?, files::c_path(other)?);
+    sys::exchange(&one, &other).step("renameat2").map(done)
 }
 
 /// Opens without any right, then reopens the same file for writing.

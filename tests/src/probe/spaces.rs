@@ -17,6 +17,9 @@ pub(super) fn verb(verb: &str, args: &[&str]) -> Option<Outcome> {
         ("user-ns", [inner, args @ ..]) => {
             new_user_namespace().and_then(|()| super::run(inner, args))
         }
+        ("cgroup", [directory, inner, args @ ..]) => {
+            move_to_cgroup(directory).and_then(|()| super::run(inner, args))
+        }
         ("join", [pid, inner, args @ ..]) => join(pid).and_then(|()| super::run(inner, args)),
         _ => return None,
     };
@@ -38,4 +41,10 @@ fn join(pid: &str) -> Result<(), super::Failure> {
     let namespace = open(path.as_str(), OFlag::O_RDONLY, Mode::empty()).step("open ns/mnt")?;
     setns(&namespace, CloneFlags::CLONE_NEWNS).step("setns")?;
     chdir("/").step("chdir")
+}
+
+/// Moves this process to a new cgroup.
+fn move_to_cgroup(directory: &str) -> Result<(), super::Failure> {
+    std::fs::create_dir(directory).step("mkdir")?;
+    std::fs::write(format!("{directory}/cgroup.procs"), "0").step("write cgroup.procs")
 }

@@ -164,6 +164,7 @@ fn capabilities(context: &Context) -> Result<()> {
         steal("bind", "bind-read @ /mnt /mnt/token", MOUNT),
         steal("mnt-ns", "mnt-ns read @/token", OPEN),
         steal("mnt-ns-bind", "mnt-ns bind-read @ /mnt /mnt/token", MOUNT),
+        steal("cgroup", "cgroup /sys/fs/cgroup/elsewhere read @/token", OPEN),
         steal("fanotify", "fanotify @/..2026_01_01_00_00_00.1", OPEN_OR_FOREIGN),
     ];
     let traffic = Traffic::start(context.token().token());
@@ -171,6 +172,8 @@ fn capabilities(context: &Context) -> Result<()> {
     let setup = |bundle: &mut Bundle| {
         token_mount(context)(bundle);
         bundle.bind(&harmless, "/data");
+        bundle.unshare("cgroup").mount("/sys", "sysfs", "sysfs", &[]);
+        bundle.mount("/sys/fs/cgroup", "cgroup", "cgroup", &["rw"]);
         bundle.capabilities(&["CAP_SYS_ADMIN", "CAP_DAC_READ_SEARCH", "CAP_SYS_PTRACE"]);
     };
     attack(context, "caps", &Entry::Run, nothing, setup, &attacks)?;
