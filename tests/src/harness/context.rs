@@ -96,7 +96,7 @@ impl Context {
             .iter()
             .filter(|(name, _)| runtime.is_none_or(|wanted| wanted == *name))
             .filter_map(|(name, paths)| {
-                let binary = paths.iter().map(PathBuf::from).find(|path| path.is_file())?;
+                let binary = paths.iter().find_map(|path| fs::canonicalize(path).ok())?;
                 Some(Runtime { name, binary, state: scratch.join("state").join(name) })
             })
             .collect();
@@ -203,7 +203,7 @@ impl Context {
             })
             .concat();
         let copies = self.node_bin().join("runc-*");
-        let swapped = ["runc", "crun"].map(|name| self.swap_dir().join(name));
+        let swapped = RUNTIMES.map(|(name, _)| self.swap_dir().join(name));
         format!(
             "[daemon]\nlog_level = \"info\"\nlog_format = \"text\"\n\
              [default]\npolicy = \"baseline\"\n\
