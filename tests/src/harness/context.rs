@@ -82,13 +82,18 @@ pub(crate) struct Context {
     token: TokenVolume,
     lockc: RefCell<Option<Lockc>>,
     records: RefCell<HashMap<String, String>>,
+    checks_itself: bool,
     pub(crate) amounts: Amounts,
 }
 
 impl Context {
     /// Prepares image, token and files in a new scratch directory; finds the runtimes, or only
-    /// `runtime`.
-    pub(crate) fn new(runtime: Option<&str>, amounts: Amounts) -> Result<Self> {
+    /// `runtime`. With `checks_itself`, tests also check that they can be relied upon.
+    pub(crate) fn new(
+        runtime: Option<&str>,
+        amounts: Amounts,
+        checks_itself: bool,
+    ) -> Result<Self> {
         // Containers' users must be able to reach the root file systems in it.
         let scratch = PathBuf::from(format!("/tmp/lockc-tests.{}", std::process::id()));
         fs::create_dir_all(&scratch).with_context(|| format!("create {}", scratch.display()))?;
@@ -110,6 +115,7 @@ impl Context {
             ids: Cell::new(0),
             lockc: RefCell::new(None),
             records: RefCell::new(HashMap::new()),
+            checks_itself,
             amounts,
         };
         fixture::image(&context.image(), &fixture::busybox()?)?;
@@ -168,6 +174,11 @@ impl Context {
 
     pub(super) fn set_phase(&self, phase: Phase) {
         self.phase.set(phase);
+    }
+
+    /// Whether tests are to check themselves, too.
+    pub(crate) fn is_checking_itself(&self) -> bool {
+        self.checks_itself
     }
 
     /// The daemon of the phase [`Phase::On`].

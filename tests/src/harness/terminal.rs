@@ -22,6 +22,9 @@ use nix::{
 
 use crate::sys;
 
+/// What a program prints when it wants to be typed to.
+pub(crate) const PROMPT: &str = "type now";
+
 /// Runs `command` with a new terminal as its streams and its controlling terminal; what it printed.
 pub(crate) fn run(command: &mut Command, input: &str, deadline: Duration) -> Result<String> {
     let pty = openpty(None, None).context("openpty")?;
@@ -43,11 +46,12 @@ pub(crate) fn run(command: &mut Command, input: &str, deadline: Duration) -> Res
     Ok(said)
 }
 
-/// Types `input` and reads until nobody holds the other side any more.
+/// Reads until nobody holds the other side any more; types `input` once, at the [`PROMPT`]: the
+/// terminal's echo is then always at the same place.
 pub(crate) fn converse(master: OwnedFd, input: &str, deadline: Duration) -> Result<String> {
     let end = Instant::now() + deadline;
     let mut master = File::from(master);
-    master.write_all(input.as_bytes()).context("write to the terminal")?;
+    let mut input = Some(input);
     let mut said = Vec::new();
     let mut chunk = [0; 4096];
     loop {
@@ -59,7 +63,14 @@ pub(crate) fn converse(master: OwnedFd, input: &str, deadline: Duration) -> Resu
         poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)).context("poll")?;
         match master.read(&mut chunk) {
             Ok(0) => break,
-            Ok(length) => said.extend_from_slice(&chunk[..length]),
+            Ok(length) => {
+                said.extend_from_slice(&chunk[..length]);
+                if String::from_utf8_lossy(&said).contains(&format!("{PROMPT}\r\n"))
+                    && let Some(input) = input.take()
+                {
+                    master.write_all(input.as_bytes()).context("write to the terminal")?;
+                }
+            }
             // The other side is closed.
             Err(error) if error.raw_os_error() == Some(Errno::EIO as i32) => break,
             Err(error) => return Err(error).context("read from the terminal"),

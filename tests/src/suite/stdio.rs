@@ -69,7 +69,7 @@ fn file(context: &Context) -> Result<()> {
 /// A terminal of the host as the three streams, the container having none of its own.
 fn terminal_passed(context: &Context) -> Result<()> {
     let script = "exec 2>&1; echo one; echo two >/dev/stdout; echo three >/dev/stderr; \
-                  read line </dev/stdin; echo \"$line\"; test -t 0 && echo terminal; \
+                  echo type now; read line </dev/stdin; echo \"$line\"; test -t 0 && echo terminal; \
                   stty -F /dev/stdin | head -1; cat /dev/null";
     let setup = |bundle: &mut Bundle| {
         bundle.config["process"]["args"] = json!(["/bin/sh", "-c", script]);
@@ -81,7 +81,7 @@ fn terminal_passed(context: &Context) -> Result<()> {
 
 const TTY_SCRIPT: &str = "echo one; echo two >/dev/tty; echo three >/dev/stdout; \
                           echo four >/dev/console; tty; stty | head -1; ls /dev/pts; \
-                          read line; echo \"$line\"; /bin/probe threads 2";
+                          echo type now; read line; echo \"$line\"; /bin/probe threads 2";
 
 fn tty(bundle: &mut Bundle) {
     bundle.terminal();
