@@ -1,7 +1,10 @@
 //! Builds the BPF object for the target architecture and leaves it in
 //! `OUT_DIR`, from where `bpf::load` embeds it.
 
-use std::{env, path::PathBuf};
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, bail};
 use aya_build::{Package, Toolchain, build_ebpf};
@@ -41,5 +44,55 @@ fn main() -> anyhow::Result<()> {
             ..Package::default()
         }],
         Toolchain::Custom(TOOLCHAIN),
-    )
+    )?;
+    let out = PathBuf::from(env::var_os("OUT_DIR").context("OUT_DIR is not set")?);
+    strip(&out.join("lockc-ebpf"))
+}
+
+/// Takes the DWARF out of the object: it is there for the BTF that is made from it, and is three
+/// quarters of the file. Its sections stay, empty, so that no index changes.
+fn strip(path: &Path) -> anyhow::Result<()> {
+    let data = std::fs::read(path)?;
+    if data.is_empty() {
+        return Ok(()); // AYA_BUILD_SKIP
+    }
+    let stripped =
+        without_dwarf(&data).context("the BPF object is not the ELF file it should be")?;
+    std::fs::write(path, stripped)?;
+    Ok(())
+}
+
+/// Offsets are those of 64-bit little-endian ELF (elf(5)).
+fn without_dwarf(data: &[u8]) -> Option<Vec<u8>> {
+    const HEADER: usize = 64;
+    const SECTION: usize = 64;
+    let number = |at: usize, len: usize| -> Option<usize> {
+        let bytes = data.get(at..at + len)?;
+        Some(bytes.iter().rev().fold(0, |value, byte| value << 8 | usize::from(*byte)))
+    };
+    let (table, count) = (number(0x28, 8)?, number(0x3c, 2)?);
+    let names = number(table + number(0x3e, 2)? * SECTION + 24, 8)?;
+    let mut out = data.get(..HEADER)?.to_vec();
+    let mut headers = Vec::new();
+    for index in 0..count {
+        let at = table + index * SECTION;
+        let mut header = data.get(at..at + SECTION)?.to_vec();
+        let name = data.get(names + number(at, 4)?..)?;
+        if name.starts_with(b".debug") || name.starts_with(b".rel.debug") {
+            header[4..8].fill(0); // SHT_NULL
+            header[32..40].fill(0); // no bytes
+        } else if number(at + 4, 4)? != 8 {
+            // Anything but SHT_NOBITS has bytes in the file.
+            let (offset, size) = (number(at + 24, 8)?, number(at + 32, 8)?);
+            out.resize(out.len().next_multiple_of(16), 0);
+            header[24..32].copy_from_slice(&(out.len() as u64).to_le_bytes());
+            out.extend(data.get(offset..offset + size)?);
+        }
+        headers.extend(header);
+    }
+    out.resize(out.len().next_multiple_of(16), 0);
+    let table = (out.len() as u64).to_le_bytes();
+    out[0x28..0x30].copy_from_slice(&table);
+    out.extend(headers);
+    Some(out)
 }

@@ -114,8 +114,13 @@ fn path_unlink(ctx: LsmContext) -> i32 {
 
 #[lsm(hook = "path_rename")]
 fn path_rename(ctx: LsmContext) -> i32 {
-    hooks::file::rename(Path::new(ctx.arg(0)), Dentry::new(ctx.arg(1)), Dentry::new(ctx.arg(3)))
-        .errno()
+    hooks::file::rename(
+        Path::new(ctx.arg(0)),
+        Dentry::new(ctx.arg(1)),
+        Path::new(ctx.arg(2)),
+        Dentry::new(ctx.arg(3)),
+    )
+    .errno()
 }
 
 #[lsm(hook = "path_link")]

@@ -116,7 +116,7 @@ pub(crate) fn unlink(dir: Path, victim: Dentry) -> Answer {
 /// A rename may replace a runtime binary, or carry a blocked path away under another name: then
 /// the path itself, and every directory above it, stays where it is.
 #[inline(always)]
-pub(crate) fn rename(old_dir: Path, victim: Dentry, replaced: Dentry) -> Answer {
+pub(crate) fn rename(old_dir: Path, victim: Dentry, new_dir: Path, replaced: Dentry) -> Answer {
     let Some(subject) = Subject::current() else {
         return Answer::Allow;
     };
@@ -125,7 +125,18 @@ pub(crate) fn rename(old_dir: Path, victim: Dentry, replaced: Dentry) -> Answer 
     if answer != Answer::Allow {
         return answer;
     }
-    let answer = protect_runtime(&subject, replaced.inode(), at);
+    let answer = keep_in_place(&subject, at);
+    if answer != Answer::Allow {
+        return answer;
+    }
+    let inode = replaced.inode();
+    if inode.is_none() {
+        return Answer::Allow; // a new name
+    }
+    // What is there is replaced, or, by RENAME_EXCHANGE, carried away in turn: since 5.19 the hook
+    // is called once for both (security_path_rename, security/security.c).
+    let at = Location { mount: new_dir.location().mount, dentry: replaced.address() };
+    let answer = protect_runtime(&subject, inode, at);
     if answer != Answer::Allow {
         return answer;
     }

@@ -2,9 +2,8 @@
 
 use std::{
     collections::HashMap,
-    error::Error,
     fs,
-    os::fd::{AsRawFd as _, BorrowedFd},
+    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
     path::PathBuf,
     sync::Arc,
 };
@@ -22,11 +21,9 @@ use crate::{
     config::{Config, OnError},
     policy::{Decision as PolicyDecision, Level, Mode},
     runtime::{
-        argv,
-        bundle::Bundle,
-        caller::Caller,
-        cmdline::{self, Dialect},
-        plan::{self, Action, ContainerKey, Plan},
+        self,
+        cmdline::Dialect,
+        plan::{Action, ContainerKey},
     },
     watch::{
         gate::{Decide, Decision},
@@ -54,18 +51,8 @@ struct Visitor<'a> {
     start_ticks: u64,
     exe: BorrowedFd<'a>,
     path: PathBuf,
-}
-
-/// What is to be done, and the root file system of the container, if there is one.
-struct Verdict {
-    action: Action,
-    bundle: Option<Bundle>,
-}
-
-impl From<Action> for Verdict {
-    fn from(action: Action) -> Self {
-        Self { action, bundle: None }
-    }
+    /// Root file system of the container that it makes.
+    rootfs: Option<OwnedFd>,
 }
 
 impl Keeper {
@@ -92,42 +79,10 @@ impl Keeper {
         &self.registry
     }
 
-    fn examine(&self, caller: &Caller, name: &str) -> Verdict {
-        let failed = |error: &dyn Error| Verdict::from(plan::failed(error, &self.config));
-        let argv = match argv::read(caller.tid) {
-            Ok(argv) => argv,
-            Err(error) => return failed(&error),
-        };
-        let invocation = match cmdline::parse(Dialect::of(name), &argv.words, argv.cut) {
-            Ok(invocation) => invocation,
-            Err(error) => return failed(&error),
-        };
-        let new = match plan::plan(invocation, caller.ids.euid) {
-            Plan::New(new) if self.is_its_runtime(caller.tid, &new.key) => {
-                return Action::Keep.into();
-            }
-            Plan::New(new) => new,
-            Plan::Act(action) => return action.into(),
-        };
-        match Bundle::read(caller, &new.target) {
-            Ok(bundle) => {
-                Verdict { action: new.admit(&bundle.facts, &self.config), bundle: Some(bundle) }
-            }
-            Err(error) => new.failed(&error, &self.config).into(),
-        }
-    }
-
-    /// crun executes itself once more, with the same words.
-    fn is_its_runtime(&self, tid: Pid, key: &ContainerKey) -> bool {
-        self.labels.get(tid).is_some_and(|label| {
-            label.state == State::Runtime as u32 && self.registry.find(key) == Some(label.container)
-        })
-    }
-
-    fn carry_out(&self, visitor: &Visitor<'_>, verdict: &Verdict) -> Decision {
-        match &verdict.action {
+    fn carry_out(&self, visitor: &Visitor<'_>, action: &Action) -> Decision {
+        match action {
             Action::Create { key, decision, flags } => {
-                self.create(visitor, Some(key), decision, *flags, verdict.bundle.as_ref())
+                self.create(visitor, Some(key), decision, *flags)
             }
             Action::Join { key, flags } => {
                 let handle = self.registry.find(key).filter(|h| self.maps.container(*h).is_some());
@@ -137,7 +92,7 @@ impl Keeper {
             Action::Unattributed { why: Some(why) } => {
                 // Under a record of its own, not to be taken for another such container.
                 let decision = PolicyDecision::fallback(&self.config, why.clone());
-                let mut answer = self.create(visitor, None, &decision, 0, None);
+                let mut answer = self.create(visitor, None, &decision, 0);
                 if answer.allow {
                     answer.message = Some((
                         LogLevel::Warn,
@@ -172,19 +127,17 @@ impl Keeper {
         key: Option<&ContainerKey>,
         decision: &PolicyDecision,
         flags: u32,
-        bundle: Option<&Bundle>,
     ) -> Decision {
         let Some(policy) = self.policies.get(&(decision.policy, decision.mode)) else {
             return refuse(visitor, "its policy is not installed");
         };
         let handle = self.registry.new_handle();
-        let rootfs = bundle.and_then(|bundle| bundle.rootfs.as_ref().ok());
         calls::add_container(
             visitor.tid,
             visitor.start_ticks,
             handle,
             u64::from(*policy) | u64::from(flags) << 32,
-            rootfs.map_or(calls::NO_FD, fd_argument),
+            visitor.rootfs.as_ref().map_or(calls::NO_FD, fd_argument),
             fd_argument(&visitor.exe),
         );
         if !self.is_registered(visitor, handle) {
@@ -280,7 +233,14 @@ fn unknown_runtime(exe: BorrowedFd<'_>) -> (String, PathBuf) {
 impl Decide for Keeper {
     fn decide(&self, tid: Pid, exe: BorrowedFd<'_>) -> Decision {
         let (name, path) = self.runtimes.identify(exe).unwrap_or_else(|| unknown_runtime(exe));
-        let caller = match Caller::read(tid) {
+        let label = self.labels.get(tid);
+        let is = |state| label.as_ref().is_some_and(|label| label.state == state as u32);
+        if is(State::Contained) {
+            // A runtime inside a container: nothing that it says counts, its label stays.
+            return Decision { allow: true, message: None };
+        }
+        let examined = runtime::examine(tid, Dialect::of(&name), &self.config);
+        let caller = match examined.caller {
             Ok(caller) => caller,
             Err(error) => {
                 // Killed meanwhile, as a rule; otherwise the kernel side knows the file.
@@ -290,18 +250,21 @@ impl Decide for Keeper {
                 };
             }
         };
-        if self.labels.get(tid).is_some_and(|label| label.state == State::Contained as u32) {
-            // A runtime inside a container: nothing that it says counts, its label stays.
+        if is(State::Runtime)
+            && let Action::Create { key, .. } = &examined.action
+            && self.registry.find(key) == label.map(|label| label.container)
+        {
+            // crun executes itself once more, with the same words.
             return Decision { allow: true, message: None };
         }
-        let verdict = self.examine(&caller, &name);
         let visitor = Visitor {
             tid: u64::from(tid.as_raw().unsigned_abs()),
             start_ticks: caller.start_ticks,
             exe,
             path,
+            rootfs: examined.rootfs,
         };
-        self.carry_out(&visitor, &verdict)
+        self.carry_out(&visitor, &examined.action)
     }
 
     fn decide_late(&self, tid: Pid) -> Decision {
