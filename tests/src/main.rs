@@ -98,7 +98,7 @@ fn run(args: &[String]) -> Result<ExitCode> {
         .into_iter()
         .filter(|test| format!("{}/{}", test.group, test.name).contains(&filter))
         .collect();
-    let context = Context::new(runtime.as_deref(), amounts)?;
+    let context = Context::new(runtime.as_deref(), amounts, off)?;
     let (passed, failed) = runner::run(&context, &tests, off);
     say(format_args!("{passed} passed, {failed} failed"));
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

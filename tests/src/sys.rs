@@ -266,3 +266,9 @@ pub(crate) fn inherited(number: RawFd) -> Option<OwnedFd> {
     // owns it.
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
+
+/// Owns a descriptor that came in a control message.
+pub(crate) fn received(number: RawFd) -> OwnedFd {
+    // SAFETY: the kernel made this descriptor for the message, and the message does not own it.
+    unsafe { OwnedFd::from_raw_fd(number) }
+}
