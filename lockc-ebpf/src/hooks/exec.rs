@@ -163,9 +163,19 @@ fn runtime(task: Task, label: &'static mut Label, bprm: Bprm) -> Answer {
             }
             return on_host_side(label, file);
         }
-        if label.flags & LabelFlags::HOOKS != 0 && !is_in_rootfs(label.container, file) {
-            drop_registration(registration);
-            return Answer::Allow; // a createContainer hook, a program of the host
+        if label.flags & LabelFlags::HOOKS != 0 {
+            match place(label.container, file) {
+                Place::Host => {
+                    drop_registration(registration);
+                    return Answer::Allow; // a createContainer hook, a program of the host
+                }
+                Place::Image => {
+                    drop_registration(registration);
+                    contain(task, label, namespace);
+                    return image_program_on_host_root(label, file);
+                }
+                Place::Unknown => {}
+            }
         }
     }
     // A container that starts with a runtime of the node's is a container all the same: what its
@@ -196,29 +206,49 @@ fn on_host_side(label: &'static Label, file: File) -> Answer {
     }
 }
 
-/// True when the file lies in the container's root file system, or that is not known.
+/// Where a file comes from, as far as a createContainer hook is concerned.
+enum Place {
+    Host,
+    Image,
+    /// The root file system is not known, or the file lies too deep to tell.
+    Unknown,
+}
+
+/// Looks for the container's root file system among the directories above the file.
 #[inline(always)]
-fn is_in_rootfs(container: u64, file: File) -> bool {
+fn place(container: u64, file: File) -> Place {
     let Some(rootfs) = container::rootfs(container) else {
-        return true;
+        return Place::Unknown;
     };
     let mut dentry = file.location().dentry;
     let mut depth = 0;
     while depth < MAX_DEPTH {
         let Some(key) = dentry_key_at(dentry) else {
-            return true;
+            return Place::Unknown;
         };
         if key == rootfs {
-            return true;
+            return Place::Image;
         }
         match Step::parent(dentry) {
             Some(parent) if parent != dentry => dentry = parent,
-            Some(_) => return false,
-            None => return true,
+            Some(_) => return Place::Host,
+            None => return Place::Unknown,
         }
         depth += 1;
     }
-    true
+    Place::Unknown
+}
+
+/// A createContainer hook executes a program of the image while the host's root is still the root:
+/// nothing that is denied to containers has its name there, so the program does not start.
+#[inline(always)]
+fn image_program_on_host_root(label: &'static Label, file: File) -> Answer {
+    match Subject::of(label) {
+        Some(subject) if subject.wants(PolicyFlags::FOREIGN_MOUNT) => {
+            subject.deny(Operation::ForeignExec, Object::At(file.location()))
+        }
+        _ => Answer::Allow,
+    }
 }
 
 /// From here on the task is container code; there is no way back.
