@@ -2,21 +2,24 @@
 
 mod escape;
 mod hooks;
+mod input;
 mod instant;
 mod kernel;
+mod leaks;
 mod ordinary;
-mod stdio;
-
 mod runtime;
+mod stdio;
 mod token;
 
 use crate::harness::runner::Test;
 
 /// Groups of the small guest, in the order in which they run.
-const MICRO: [&[Test]; 8] = [
+const MICRO: [&[Test]; 10] = [
     ordinary::TESTS,
     stdio::TESTS,
     hooks::TESTS,
+    input::TESTS,
+    leaks::TESTS,
     token::TESTS,
     escape::TESTS,
     kernel::TESTS,
