@@ -7,6 +7,7 @@
 //! lockc-tests probe VERB ARG…
 //! ```
 
+mod demo;
 mod harness;
 mod probe;
 mod suite;
@@ -33,6 +34,7 @@ fn main() -> Result<ExitCode> {
         // The copy that lies in a container's root file system.
         Some((_, _)) if called_as_probe() => probe::main(&args),
         Some((verb, args)) if verb == "run" => run(args),
+        Some((verb, [])) if verb == "demo" => demo::run(),
         Some((verb, [])) if verb == "list" => {
             list();
             Ok(ExitCode::SUCCESS)

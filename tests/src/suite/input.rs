@@ -16,7 +16,7 @@ use nix::{
 };
 
 use crate::harness::{
-    Bundle, Container, Context, Level, Phase,
+    Bundle, Container, Context, Level, Lockc, Phase,
     container::DEADLINE,
     daemon::LOCKC,
     fixture::{SERVICE_ACCOUNT, TOKEN},
@@ -98,7 +98,7 @@ fn second_daemon(context: &Context) -> Result<()> {
 
 /// The daemon lives, and a container that starts now is contained.
 fn enforced(context: &Context) -> Result<()> {
-    context.with_lockc(|lockc| lockc.check_alive())?;
+    context.with_lockc(Lockc::check_alive)?;
     let id = context.id("good");
     let token = format!("{SERVICE_ACCOUNT}/token");
     let bundle = context.token_bundle(&id, &["/bin/probe", "read", &token]);
@@ -107,8 +107,11 @@ fn enforced(context: &Context) -> Result<()> {
     Ok(())
 }
 
+/// Spoils the `config.json` at a path.
+type Spoil = fn(&Path) -> Result<()>;
+
 /// Ways to spoil `config.json`.
-const SPOILT: [(&str, fn(&Path) -> Result<()>); 10] = [
+const SPOILT: [(&str, Spoil); 10] = [
     ("absent", |path| Ok(fs::remove_file(path)?)),
     ("empty", |path| Ok(fs::write(path, "")?)),
     ("truncated", |path| {
@@ -142,7 +145,7 @@ fn bundles(context: &Context) -> Result<()> {
         spoil(&bundle.dir().join("config.json")).with_context(|| format!("make it {what}"))?;
         let output = container.run()?;
         ensure!(!output.status.success(), "{what}: {output}");
-        context.with_lockc(|lockc| lockc.check_alive()).with_context(|| what.to_owned())?;
+        context.with_lockc(Lockc::check_alive).with_context(|| what.to_owned())?;
     }
     fifo(context).context("FIFO")?;
     enforced(context)
@@ -176,7 +179,7 @@ fn huge_bundle(context: &Context) -> Result<()> {
     let container = Container::new(context.runtime(), &id, &bundle)?;
     let mut file =
         BufWriter::new(OpenOptions::new().append(true).open(bundle.dir().join("config.json"))?);
-    let blanks = [b' '; 1 << 20];
+    let blanks = vec![b' '; 1 << 20];
     for _ in 0..100 {
         file.write_all(&blanks)?;
     }

@@ -34,7 +34,7 @@ pub(crate) const TESTS: &[Test] = &[Test {
 /// Growth of the daemon's memory that is not a leak, in KiB.
 const ALLOWANCE: u64 = 2048;
 /// Longest time until everything is tidied up.
-const TIDY: Duration = Duration::from_secs(60);
+const TIDY: Duration = Duration::from_mins(1);
 
 /// What could leak.
 #[derive(Clone, Debug, PartialEq, Eq)]
