@@ -90,6 +90,7 @@ impl Options {
 fn tests(suite: &str) -> Result<Vec<&'static Test>> {
     match suite {
         "micro" => Ok(suite::micro()),
+        "full" => Ok(suite::full()),
         _ => bail!("no suite {suite}"),
     }
 }
@@ -107,7 +108,7 @@ fn run(args: &[String]) -> Result<ExitCode> {
 }
 
 fn list() {
-    for test in suite::micro() {
+    for test in suite::micro().into_iter().chain(suite::full()) {
         say(format_args!("{}/{}", test.group, test.name));
     }
 }

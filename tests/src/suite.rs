@@ -1,5 +1,6 @@
 //! The tests, grouped by promise.
 
+mod engines;
 mod escape;
 mod hooks;
 mod input;
@@ -26,6 +27,11 @@ const MICRO: [&[Test]; 10] = [
     runtime::TESTS,
     instant::TESTS,
 ];
+
+/// Tests for the full guest.
+pub(crate) fn full() -> Vec<&'static Test> {
+    engines::TESTS.iter().collect()
+}
 
 /// Tests for the small guest.
 pub(crate) fn micro() -> Vec<&'static Test> {
