@@ -81,6 +81,13 @@ fn take_registration(task: Task, file: File) -> Option<Pending> {
 }
 
 #[inline(always)]
+fn drop_registration(registration: Option<Pending>) {
+    if let Some(pending) = registration {
+        container::leave(pending.container);
+    }
+}
+
+#[inline(always)]
 fn unlabelled(task: Task, bprm: Bprm) -> Answer {
     let (container, flags) = if let Some(pending) = take_registration(task, bprm.file()) {
         // The registration counted as a task of its container, and its count goes to the label.
@@ -143,23 +150,27 @@ struct RuntimeNameBytes([u8; NAME_LEN]);
 #[inline(always)]
 fn runtime(task: Task, label: &'static mut Label, bprm: Bprm) -> Answer {
     let file = bprm.file();
-    if let Some(pending) = take_registration(task, file) {
-        // A runtime that executes a runtime: the inner registration is the more precise one.
-        container::leave(label.container);
-        label.container = pending.container;
-        label.flags = pending.flags;
-        label.home_ns = task.mount_namespace().seq;
-        return Answer::Allow;
-    }
     let namespace = task.mount_namespace().seq;
+    let registration = take_registration(task, file);
     if label.flags & LabelFlags::ENTERED == 0 {
         if namespace == label.home_ns {
+            if let Some(pending) = registration {
+                // A runtime that executes a runtime: the inner registration is more precise.
+                container::leave(label.container);
+                label.container = pending.container;
+                label.flags = pending.flags;
+                return Answer::Allow;
+            }
             return on_host_side(label, file);
         }
         if label.flags & LabelFlags::HOOKS != 0 && !is_in_rootfs(label.container, file) {
+            drop_registration(registration);
             return Answer::Allow; // a createContainer hook, a program of the host
         }
     }
+    // A container that starts with a runtime of the node's is a container all the same: what its
+    // command line says is its own business.
+    drop_registration(registration);
     contain(task, label, namespace);
     contained(task, label, file)
 }
