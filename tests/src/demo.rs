@@ -118,8 +118,8 @@ fn observe(context: &Context) -> Result<Results> {
 fn attackers(context: &Context) -> Result<Results> {
     let runtime = context.runtime();
     // Not the runtime that runs: its binary is busy.
-    let other = context.runtimes().iter().find(|other| other.binary != runtime.binary);
-    let other = other.context("the demo needs two runtimes")?;
+    let other = context.runtimes().iter().find(|other| other.kind() != runtime.kind());
+    let other = other.context("the demo needs runc and crun")?;
     let (Some(bin), Some(name)) = (other.binary.parent(), other.binary.file_name()) else {
         anyhow::bail!("no directory in {}", other.binary.display());
     };

@@ -210,7 +210,7 @@ impl Context {
         });
         let rules = [Level::Restricted, Level::Privileged].map(|level| {
             let name = level.name();
-            format!("[[rule]]\npolicy = \"{name}\"\nmatch.annotation.\"{LEVEL}\" = \"{name}\"\n")
+            format!("[[rule]]\nname = \"{name}\"\npolicy = \"{name}\"\nmatch.annotation.\"{LEVEL}\" = \"{name}\"\n")
         });
         format!(
             "[daemon]\nlog_level = \"info\"\nlog_format = \"text\"\n\

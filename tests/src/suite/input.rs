@@ -75,7 +75,7 @@ fn broken_config(context: &Context) -> Result<()> {
         ("[daemon]\nlog_level = \"info\"\nlog_levle = 3\n", 3, 1),
         ("[default]\npolicy = \"basline\"\n", 2, 10),
         ("[default]\npolicy = 7\n", 2, 10),
-        ("\n\n[[rule]]\npolicy = \"baseline\"\nmatch.annotaton.x = \"y\"\n", 5, 7),
+        ("\n\n[[rule]]\nname = \"x\"\npolicy = \"baseline\"\nmatch.annotaton.x = \"y\"\n", 5, 7),
     ] {
         fs::write(&path, text)?;
         let said = refused(&path)?;
