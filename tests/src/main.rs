@@ -7,6 +7,7 @@
 //! lockc-tests probe VERB ARG…
 //! ```
 
+mod demo;
 mod harness;
 mod probe;
 mod suite;
@@ -33,6 +34,7 @@ fn main() -> Result<ExitCode> {
         // The copy that lies in a container's root file system.
         Some((_, _)) if called_as_probe() => probe::main(&args),
         Some((verb, args)) if verb == "run" => run(args),
+        Some((verb, [])) if verb == "demo" => demo::run(),
         Some((verb, [])) if verb == "list" => {
             list();
             Ok(ExitCode::SUCCESS)
@@ -88,6 +90,7 @@ impl Options {
 fn tests(suite: &str) -> Result<Vec<&'static Test>> {
     match suite {
         "micro" => Ok(suite::micro()),
+        "full" => Ok(suite::full()),
         _ => bail!("no suite {suite}"),
     }
 }
@@ -105,7 +108,7 @@ fn run(args: &[String]) -> Result<ExitCode> {
 }
 
 fn list() {
-    for test in suite::micro() {
+    for test in suite::micro().into_iter().chain(suite::full()) {
         say(format_args!("{}/{}", test.group, test.name));
     }
 }

@@ -79,6 +79,12 @@ pub(crate) fn attack(
     bail!("{}", problems.join("\n"))
 }
 
+/// For attacks that destroy nothing.
+#[expect(clippy::unnecessary_wraps, reason = "it stands where preparations may fail")]
+pub(crate) fn no_preparation() -> Result<()> {
+    Ok(())
+}
+
 fn described(context: &Context, level: Level) -> String {
     match context.phase() {
         Phase::Off => "lockc off".to_owned(),

@@ -198,28 +198,25 @@ impl Context {
 
     /// A configuration that knows the runtimes and the copies, and chooses by annotation.
     pub(crate) fn config(&self) -> String {
-        let runtimes: String = self
-            .runtimes
-            .iter()
-            .map(|Runtime { name, binary, .. }| {
-                format!("[[runtime]]\nname = \"{name}\"\npaths = [{binary:?}]\n")
-            })
-            .collect();
-        let rules: String = [Level::Restricted, Level::Privileged]
-            .map(|level| {
-                let name = level.name();
-                format!(
-                    "[[rule]]\nname = \"{name}\"\npolicy = \"{name}\"\nmatch.annotation.\"{LEVEL}\" = \"{name}\"\n"
-                )
-            })
-            .concat();
-        let copies = self.node_bin().join("runc-*");
-        let swapped = RUNTIMES.map(|(name, _)| self.swap_dir().join(name));
+        let runtimes = ["runc", "crun"].map(|kind| {
+            let installed = self.runtimes.iter().filter(|runtime| runtime.kind() == kind);
+            let mut paths: Vec<PathBuf> = installed
+                .flat_map(|runtime| [runtime.binary.clone(), self.swap_dir().join(runtime.name)])
+                .collect();
+            if kind == "runc" {
+                paths.push(self.node_bin().join("runc-*"));
+            }
+            format!("[[runtime]]\nname = \"{kind}\"\npaths = {paths:?}\n")
+        });
+        let rules = [Level::Restricted, Level::Privileged].map(|level| {
+            let name = level.name();
+            format!("[[rule]]\nname = \"{name}\"\npolicy = \"{name}\"\nmatch.annotation.\"{LEVEL}\" = \"{name}\"\n")
+        });
         format!(
             "[daemon]\nlog_level = \"info\"\nlog_format = \"text\"\n\
-             [default]\npolicy = \"baseline\"\n\
-             {runtimes}[[runtime]]\nname = \"copies\"\npaths = [{copies:?}]\n\
-             [[runtime]]\nname = \"swapped\"\npaths = {swapped:?}\n{rules}"
+             [default]\npolicy = \"baseline\"\n{}{}",
+            runtimes.concat(),
+            rules.concat()
         )
     }
 

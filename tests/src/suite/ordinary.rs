@@ -25,7 +25,7 @@ const fn test(name: &'static str, with: With, run: fn(&Context) -> Result<()>) -
 }
 
 /// What a shell does all day.
-const SCRIPT: &str = r#"
+const SCRIPT: &str = r"
 exec 2>&1
 seq 1 100 | sort -rn | head -3
 echo a b c | tr ' ' '\n' | tee /tmp/words | wc -l
@@ -55,7 +55,7 @@ echo 'echo a script: $0' >/tmp/script && sh /tmp/script
     'chroot:chroot /etc /hostname' 'user-ns-exec:user-ns exec /bin/probe hello' \
     'at:at /etc hostname O_PATH' 'rename:rename /run/secrets/../secrets-not /run/x /run/x' \
     'fd:read /dev/fd/0'
-"#;
+";
 
 fn shell(bundle: &mut Bundle, script: &str) {
     bundle.config["process"]["args"] = json!(["/bin/sh", "-c", script]);
