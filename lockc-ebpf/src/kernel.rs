@@ -13,7 +13,10 @@
 
 use aya_ebpf::{
     Global,
-    helpers::{bpf_get_current_task_btf, generated::bpf_probe_read_kernel},
+    helpers::{
+        bpf_get_current_task_btf,
+        generated::{bpf_probe_read_kernel, bpf_task_pt_regs},
+    },
 };
 use lockc_common::InodeKey;
 
@@ -29,7 +32,7 @@ offsets! {
     OFF_FDTABLE_FD, OFF_FDTABLE_MAX_FDS, OFF_FILES_FDT, OFF_FILE_INODE, OFF_FILE_MODE,
     OFF_FILE_PATH, OFF_FS_PWD, OFF_FS_ROOT, OFF_INODE_GENERATION, OFF_INODE_INO, OFF_INODE_MODE,
     OFF_INODE_RDEV, OFF_INODE_SB, OFF_MNTNS_SEQ, OFF_MOUNT_MNT, OFF_MOUNT_MOUNTPOINT, OFF_MOUNT_NS,
-    OFF_MOUNT_PARENT, OFF_NSPROXY_MNT, OFF_PATH_DENTRY, OFF_PATH_MNT, OFF_SB_DEV, OFF_TASK_FILES,
+    OFF_MOUNT_PARENT, OFF_NSPROXY_MNT, OFF_PATH_DENTRY, OFF_PATH_MNT, OFF_PT_REGS_SYSCALL, OFF_SB_DEV, OFF_TASK_FILES,
     OFF_TASK_FS, OFF_TASK_NSPROXY, OFF_TASK_START_BOOTTIME, OFF_VFSMOUNT_FLAGS, OFF_VFSMOUNT_ROOT,
 }
 
@@ -124,6 +127,15 @@ impl Task {
     #[inline(always)]
     pub(crate) fn start_ticks(self) -> u64 {
         load::<u64>(self.0, &OFF_TASK_START_BOOTTIME) / 10_000_000
+    }
+
+    /// Number of the system call the task is in. The register is 64 bits on x86_64 and 32 on
+    /// arm64; both are little-endian, and numbers are small.
+    #[inline(always)]
+    pub(crate) fn system_call(self) -> u32 {
+        // SAFETY: a typed task.
+        let registers = unsafe { bpf_task_pt_regs(self.as_ptr().cast()) };
+        read(registers.cast_unsigned() + OFF_PT_REGS_SYSCALL.load()).unwrap_or(0)
     }
 
     /// The task's root directory.

@@ -165,6 +165,11 @@ fn move_mount(ctx: LsmContext) -> i32 {
     hooks::mount::move_mount(Path::new(ctx.arg(1))).errno()
 }
 
+#[lsm(hook = "capable")]
+fn capable(ctx: LsmContext) -> i32 {
+    hooks::mount::capable(ctx.arg::<u32>(2)).errno()
+}
+
 #[lsm(hook = "syslog")]
 fn syslog(ctx: LsmContext) -> i32 {
     hooks::kernel_log::syslog(ctx.arg::<i32>(0)).errno()

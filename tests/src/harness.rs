@@ -8,9 +8,10 @@ pub(crate) mod daemon;
 pub(crate) mod fixture;
 pub(crate) mod process;
 pub(crate) mod runner;
+pub(crate) mod terminal;
 pub(crate) mod traffic;
 
-pub(crate) use attack::{Attack, Entry, Expect, attack};
+pub(crate) use attack::{Attack, Entry, Expect, attack, same_output};
 pub(crate) use bundle::Bundle;
 pub(crate) use container::{Container, Runtime};
 pub(crate) use context::{Context, Level, Phase};

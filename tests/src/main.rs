@@ -7,6 +7,7 @@
 //! lockc-tests probe VERB ARG…
 //! ```
 
+mod demo;
 mod harness;
 mod probe;
 mod suite;
@@ -33,6 +34,7 @@ fn main() -> Result<ExitCode> {
         // The copy that lies in a container's root file system.
         Some((_, _)) if called_as_probe() => probe::main(&args),
         Some((verb, args)) if verb == "run" => run(args),
+        Some((verb, [])) if verb == "demo" => demo::run(),
         Some((verb, [])) if verb == "list" => {
             list();
             Ok(ExitCode::SUCCESS)
@@ -88,6 +90,7 @@ impl Options {
 fn tests(suite: &str) -> Result<Vec<&'static Test>> {
     match suite {
         "micro" => Ok(suite::micro()),
+        "full" => Ok(suite::full()),
         _ => bail!("no suite {suite}"),
     }
 }
@@ -98,14 +101,14 @@ fn run(args: &[String]) -> Result<ExitCode> {
         .into_iter()
         .filter(|test| format!("{}/{}", test.group, test.name).contains(&filter))
         .collect();
-    let context = Context::new(runtime.as_deref(), amounts)?;
+    let context = Context::new(runtime.as_deref(), amounts, off)?;
     let (passed, failed) = runner::run(&context, &tests, off);
     say(format_args!("{passed} passed, {failed} failed"));
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn list() {
-    for test in suite::micro() {
+    for test in suite::micro().into_iter().chain(suite::full()) {
         say(format_args!("{}/{}", test.group, test.name));
     }
 }

@@ -1,16 +1,37 @@
 //! The tests, grouped by promise.
 
+mod engines;
 mod escape;
+mod hooks;
+mod input;
 mod instant;
 mod kernel;
+mod leaks;
+mod ordinary;
 mod runtime;
+mod stdio;
 mod token;
 
 use crate::harness::runner::Test;
 
 /// Groups of the small guest, in the order in which they run.
-const MICRO: [&[Test]; 5] =
-    [token::TESTS, escape::TESTS, kernel::TESTS, runtime::TESTS, instant::TESTS];
+const MICRO: [&[Test]; 10] = [
+    ordinary::TESTS,
+    stdio::TESTS,
+    hooks::TESTS,
+    input::TESTS,
+    leaks::TESTS,
+    token::TESTS,
+    escape::TESTS,
+    kernel::TESTS,
+    runtime::TESTS,
+    instant::TESTS,
+];
+
+/// Tests for the full guest.
+pub(crate) fn full() -> Vec<&'static Test> {
+    engines::TESTS.iter().collect()
+}
 
 /// Tests for the small guest.
 pub(crate) fn micro() -> Vec<&'static Test> {

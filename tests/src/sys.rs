@@ -21,7 +21,7 @@ use nix::{
 };
 
 /// Largest file handle the kernel makes (`MAX_HANDLE_SZ`, include/linux/exportfs.h), in bytes.
-const MAX_HANDLE: usize = 128;
+const MAX_HANDLE: u32 = 128;
 
 /// A file handle as `name_to_handle_at(2)` gives it.
 #[derive(Clone, Debug)]
@@ -35,7 +35,14 @@ pub(crate) struct FileHandle {
 struct RawHandle {
     len: u32,
     kind: i32,
-    bytes: [u8; MAX_HANDLE],
+    bytes: [u8; MAX_HANDLE as usize],
+}
+
+impl RawHandle {
+    /// An empty handle that has room.
+    fn new() -> Self {
+        Self { len: MAX_HANDLE, kind: 0, bytes: [0; MAX_HANDLE as usize] }
+    }
 }
 
 impl FileHandle {
@@ -54,7 +61,7 @@ impl FileHandle {
             .chunks(2)
             .map(|pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok())
             .collect::<Option<Vec<u8>>>()?;
-        (bytes.len() <= MAX_HANDLE).then_some(Self { kind: kind.parse().ok()?, bytes })
+        (bytes.len() <= MAX_HANDLE as usize).then_some(Self { kind: kind.parse().ok()?, bytes })
     }
 }
 
@@ -73,7 +80,7 @@ pub(crate) fn fork() -> nix::Result<ForkResult> {
 
 /// The handle of the file that `path` names, following links.
 pub(crate) fn name_to_handle(path: &CStr) -> nix::Result<FileHandle> {
-    let mut raw = RawHandle { len: MAX_HANDLE as u32, kind: 0, bytes: [0; MAX_HANDLE] };
+    let mut raw = RawHandle::new();
     let mut mount_id = 0;
     // SAFETY: `raw` has the layout of `struct file_handle` and the room that `len` states; `path`
     // is NUL-terminated; both live across the call.
@@ -94,8 +101,9 @@ pub(crate) fn name_to_handle(path: &CStr) -> nix::Result<FileHandle> {
 /// `mount` may be `AT_FDCWD`.
 pub(crate) fn open_by_handle(mount: RawFd, handle: &FileHandle) -> nix::Result<OwnedFd> {
     let FileHandle { kind, bytes } = handle;
-    let mut raw = RawHandle { len: bytes.len() as u32, kind: *kind, bytes: [0; MAX_HANDLE] };
-    raw.bytes[..bytes.len()].copy_from_slice(bytes);
+    let len = u32::try_from(bytes.len()).map_err(|_| Errno::EINVAL)?;
+    let mut raw = RawHandle { len, kind: *kind, ..RawHandle::new() };
+    raw.bytes.get_mut(..bytes.len()).ok_or(Errno::EINVAL)?.copy_from_slice(bytes);
     // SAFETY: `raw` has the layout of `struct file_handle`, `len` does not exceed its room, and it
     // lives across the call.
     let fd = unsafe {
@@ -191,10 +199,11 @@ pub(crate) fn mount_make_writable(path: &CStr) -> nix::Result<()> {
 
 /// `syslog(2)` with `SYSLOG_ACTION_READ_ALL`: the last bytes of the kernel log.
 pub(crate) fn read_kernel_log() -> nix::Result<usize> {
-    let mut log = vec![0_u8; 4096];
     let action = 3;
+    let size: u16 = 4096;
+    let mut log = vec![0_u8; size.into()];
     // SAFETY: `log` has the room stated and lives across the call.
-    let read = unsafe { libc::klogctl(action, log.as_mut_ptr().cast(), log.len() as libc::c_int) };
+    let read = unsafe { libc::klogctl(action, log.as_mut_ptr().cast(), size.into()) };
     Errno::result(read).map(|read| usize::try_from(read).unwrap_or(0))
 }
 
@@ -230,30 +239,35 @@ pub(crate) fn pidfd(pid: Pid) -> nix::Result<OwnedFd> {
 /// The command must be spawned before `fd` is closed.
 pub(crate) fn pass_fd(command: &mut Command, fd: BorrowedFd<'_>, number: RawFd) {
     let fd = fd.as_raw_fd();
+    let pass = move || {
+        let result = if fd == number {
+            // SAFETY: F_SETFD takes an integer.
+            unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }
+        } else {
+            // SAFETY: dup2 takes integers; the child has no use for what it had as `number`.
+            unsafe { libc::dup2(fd, number) }
+        };
+        Errno::result(result).map(drop).map_err(Into::into)
+    };
     // SAFETY: the closure runs between fork and exec, and calls only dup2 and fcntl, which are
     // async-signal-safe and allocate nothing.
     unsafe {
-        command.pre_exec(move || {
-            let result = if fd == number {
-                libc::fcntl(fd, libc::F_SETFD, 0)
-            } else {
-                libc::dup2(fd, number)
-            };
-            Errno::result(result).map(drop).map_err(Into::into)
-        });
+        command.pre_exec(pass);
     }
 }
 
 /// Makes the terminal that is `command`'s standard input its controlling terminal.
 pub(crate) fn control_terminal(command: &mut Command) {
+    let control = || {
+        nix::unistd::setsid()?;
+        // SAFETY: TIOCSCTTY takes an integer.
+        Errno::result(unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) })?;
+        Ok(())
+    };
     // SAFETY: the closure runs between fork and exec, and calls only setsid and ioctl, which are
     // async-signal-safe and allocate nothing.
     unsafe {
-        command.pre_exec(|| {
-            Errno::result(libc::setsid())?;
-            Errno::result(libc::ioctl(0, libc::TIOCSCTTY, 0))?;
-            Ok(())
-        });
+        command.pre_exec(control);
     }
 }
 
@@ -265,4 +279,10 @@ pub(crate) fn inherited(number: RawFd) -> Option<OwnedFd> {
     // SAFETY: the descriptor is open, nothing in this process opened it, so that nothing else
     // owns it.
     Some(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Owns a descriptor that came in a control message.
+pub(crate) fn received(number: RawFd) -> OwnedFd {
+    // SAFETY: the kernel made this descriptor for the message, and the message does not own it.
+    unsafe { OwnedFd::from_raw_fd(number) }
 }

@@ -81,6 +81,13 @@ fn take_registration(task: Task, file: File) -> Option<Pending> {
 }
 
 #[inline(always)]
+fn drop_registration(registration: Option<Pending>) {
+    if let Some(pending) = registration {
+        container::leave(pending.container);
+    }
+}
+
+#[inline(always)]
 fn unlabelled(task: Task, bprm: Bprm) -> Answer {
     let (container, flags) = if let Some(pending) = take_registration(task, bprm.file()) {
         // The registration counted as a task of its container, and its count goes to the label.
@@ -143,23 +150,37 @@ struct RuntimeNameBytes([u8; NAME_LEN]);
 #[inline(always)]
 fn runtime(task: Task, label: &'static mut Label, bprm: Bprm) -> Answer {
     let file = bprm.file();
-    if let Some(pending) = take_registration(task, file) {
-        // A runtime that executes a runtime: the inner registration is the more precise one.
-        container::leave(label.container);
-        label.container = pending.container;
-        label.flags = pending.flags;
-        label.home_ns = task.mount_namespace().seq;
-        return Answer::Allow;
-    }
     let namespace = task.mount_namespace().seq;
+    let registration = take_registration(task, file);
     if label.flags & LabelFlags::ENTERED == 0 {
         if namespace == label.home_ns {
+            if let Some(pending) = registration {
+                // A runtime that executes a runtime: the inner registration is more precise.
+                container::leave(label.container);
+                label.container = pending.container;
+                label.flags = pending.flags;
+                return Answer::Allow;
+            }
             return on_host_side(label, file);
         }
-        if label.flags & LabelFlags::HOOKS != 0 && !is_in_rootfs(label.container, file) {
-            return Answer::Allow; // a createContainer hook, a program of the host
+        if label.flags & LabelFlags::HOOKS != 0 {
+            match place(label.container, file) {
+                Place::Host => {
+                    drop_registration(registration);
+                    return Answer::Allow; // a createContainer hook, a program of the host
+                }
+                Place::Image => {
+                    drop_registration(registration);
+                    contain(task, label, namespace);
+                    return image_program_on_host_root(label, file);
+                }
+                Place::Unknown => {}
+            }
         }
     }
+    // A container that starts with a runtime of the node's is a container all the same: what its
+    // command line says is its own business.
+    drop_registration(registration);
     contain(task, label, namespace);
     contained(task, label, file)
 }
@@ -185,29 +206,49 @@ fn on_host_side(label: &'static Label, file: File) -> Answer {
     }
 }
 
-/// True when the file lies in the container's root file system, or that is not known.
+/// Where a file comes from, as far as a createContainer hook is concerned.
+enum Place {
+    Host,
+    Image,
+    /// The root file system is not known, or the file lies too deep to tell.
+    Unknown,
+}
+
+/// Looks for the container's root file system among the directories above the file.
 #[inline(always)]
-fn is_in_rootfs(container: u64, file: File) -> bool {
+fn place(container: u64, file: File) -> Place {
     let Some(rootfs) = container::rootfs(container) else {
-        return true;
+        return Place::Unknown;
     };
     let mut dentry = file.location().dentry;
     let mut depth = 0;
     while depth < MAX_DEPTH {
         let Some(key) = dentry_key_at(dentry) else {
-            return true;
+            return Place::Unknown;
         };
         if key == rootfs {
-            return true;
+            return Place::Image;
         }
         match Step::parent(dentry) {
             Some(parent) if parent != dentry => dentry = parent,
-            Some(_) => return false,
-            None => return true,
+            Some(_) => return Place::Host,
+            None => return Place::Unknown,
         }
         depth += 1;
     }
-    true
+    Place::Unknown
+}
+
+/// A createContainer hook executes a program of the image while the host's root is still the root:
+/// nothing that is denied to containers has its name there, so the program does not start.
+#[inline(always)]
+fn image_program_on_host_root(label: &'static Label, file: File) -> Answer {
+    match Subject::of(label) {
+        Some(subject) if subject.wants(PolicyFlags::FOREIGN_MOUNT) => {
+            subject.deny(Operation::ForeignExec, Object::At(file.location()))
+        }
+        _ => Answer::Allow,
+    }
 }
 
 /// From here on the task is container code; there is no way back.

@@ -50,19 +50,20 @@ pub(crate) fn open(file: File) -> Answer {
         }
     }
     if subject.wants(PolicyFlags::PATHS) && !matches!(mount_owner(at.mount), MountOwner::Internal) {
-        return path_rules(&subject, at, Operation::Open);
+        return path_rules(&subject, at);
     }
     Answer::Allow
 }
 
-/// Denies what the policy's path rules deny, and what has no path.
+/// Denies what the policy's path rules deny, and what has no path: a handle of a file that lies
+/// outside the mount it was opened through, on the same file system.
 #[inline(always)]
-fn path_rules(subject: &Subject, at: Location, operation: Operation) -> Answer {
+fn path_rules(subject: &Subject, at: Location) -> Answer {
     let Ok(path) = path::build(at, subject.label) else {
-        return subject.deny(operation, Object::Number(0));
+        return subject.deny(Operation::ForeignOpen, Object::Number(0));
     };
     if path.is_denied(subject.policy_id) {
-        return subject.deny(operation, Object::Built(&path));
+        return subject.deny(Operation::Open, Object::Built(&path));
     }
     Answer::Allow
 }

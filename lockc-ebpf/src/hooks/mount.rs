@@ -2,7 +2,12 @@
 
 use lockc_common::{Operation, PolicyFlags};
 
-use crate::{Answer, container::Subject, kernel::Path, report::Object};
+use crate::{
+    Answer,
+    container::Subject,
+    kernel::{Path, Task},
+    report::Object,
+};
 
 // Numbers for the event: which hook refused.
 const UMOUNT: u32 = 1;
@@ -48,6 +53,39 @@ pub(crate) fn create() -> Answer {
 #[inline(always)]
 pub(crate) fn move_mount(target: Path) -> Answer {
     decide(Object::At(target.location()))
+}
+
+/// `CAP_SYS_ADMIN` for a call of the new mount API. `mount_setattr(2)` has no hook of its own, and
+/// the others are refused before the kernel has parsed anything (CVE-2022-0185 was in
+/// `fsconfig(2)`). Each asks for the capability by `may_mount`, fs/namespace.c.
+#[inline(always)]
+pub(crate) fn capable(capability: u32) -> Answer {
+    const CAP_SYS_ADMIN: u32 = 21;
+    if capability != CAP_SYS_ADMIN {
+        return Answer::Allow;
+    }
+    let Some(subject) = Subject::current() else {
+        return Answer::Allow;
+    };
+    if !subject.wants(PolicyFlags::MOUNT) {
+        return Answer::Allow;
+    }
+    let call = Task::current().system_call();
+    if !is_mount_call(call) {
+        return Answer::Allow;
+    }
+    subject.deny(Operation::Mount, Object::Number(call))
+}
+
+/// The new mount API; the numbers are the same on every architecture
+/// (include/uapi/asm-generic/unistd.h, 6.12; `open_tree_attr` is newer).
+#[inline(always)]
+fn is_mount_call(number: u32) -> bool {
+    const OPEN_TREE: u32 = 428;
+    const FSPICK: u32 = 433;
+    const MOUNT_SETATTR: u32 = 442;
+    const OPEN_TREE_ATTR: u32 = 467;
+    matches!(number, OPEN_TREE..=FSPICK | MOUNT_SETATTR | OPEN_TREE_ATTR)
 }
 
 /// `pivot_root(2)` by a contained task.

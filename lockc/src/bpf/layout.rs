@@ -12,7 +12,7 @@ pub struct Field {
     /// Structure and member path; the first that exists counts. Alternatives are the same field
     /// under the names that different kernels give it.
     pub names: &'static [(&'static str, &'static str)],
-    /// Size in bytes that the programs read; 0 for an embedded structure of any size.
+    /// Size in bytes that the programs read; 0 for any size.
     pub size: u64,
 }
 
@@ -54,6 +54,8 @@ pub const FIELDS: &[Field] = &[
     field("OFF_NSPROXY_MNT", &[("nsproxy", "mnt_ns")], 8),
     field("OFF_PATH_DENTRY", &[("path", "dentry")], 8),
     field("OFF_PATH_MNT", &[("path", "mnt")], 8),
+    // x86_64 and arm64. On arm64 the register is half as wide; the programs read what both have.
+    field("OFF_PT_REGS_SYSCALL", &[("pt_regs", "orig_ax"), ("pt_regs", "syscallno")], 0),
     field("OFF_SB_DEV", &[("super_block", "s_dev")], 4),
     field("OFF_TASK_FILES", &[("task_struct", "files")], 8),
     field("OFF_TASK_FS", &[("task_struct", "fs")], 8),

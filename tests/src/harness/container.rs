@@ -35,8 +35,9 @@ impl Runtime {
         command
     }
 
-    pub(crate) fn is_crun(&self) -> bool {
-        self.name == "crun"
+    /// How its command line is to be read: the name that lockc's configuration takes.
+    pub(crate) fn kind(&self) -> &'static str {
+        if self.name == "crun" { "crun" } else { "runc" }
     }
 }
 
@@ -58,10 +59,6 @@ impl Container {
     /// A container of a bundle that is there already, or is not.
     pub(crate) fn of_directory(runtime: &Runtime, id: &str, bundle: &Path) -> Self {
         Self { runtime: runtime.clone(), id: id.to_owned(), bundle: bundle.to_owned() }
-    }
-
-    pub(crate) fn id(&self) -> &str {
-        &self.id
     }
 
     /// The command `RUNTIME VERB OPTIONS --bundle BUNDLE ID`.

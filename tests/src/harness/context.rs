@@ -82,13 +82,18 @@ pub(crate) struct Context {
     token: TokenVolume,
     lockc: RefCell<Option<Lockc>>,
     records: RefCell<HashMap<String, String>>,
+    checks_itself: bool,
     pub(crate) amounts: Amounts,
 }
 
 impl Context {
     /// Prepares image, token and files in a new scratch directory; finds the runtimes, or only
-    /// `runtime`.
-    pub(crate) fn new(runtime: Option<&str>, amounts: Amounts) -> Result<Self> {
+    /// `runtime`. With `checks_itself`, tests also check that they can be relied upon.
+    pub(crate) fn new(
+        runtime: Option<&str>,
+        amounts: Amounts,
+        checks_itself: bool,
+    ) -> Result<Self> {
         // Containers' users must be able to reach the root file systems in it.
         let scratch = PathBuf::from(format!("/tmp/lockc-tests.{}", std::process::id()));
         fs::create_dir_all(&scratch).with_context(|| format!("create {}", scratch.display()))?;
@@ -96,7 +101,7 @@ impl Context {
             .iter()
             .filter(|(name, _)| runtime.is_none_or(|wanted| wanted == *name))
             .filter_map(|(name, paths)| {
-                let binary = paths.iter().map(PathBuf::from).find(|path| path.is_file())?;
+                let binary = paths.iter().find_map(|path| fs::canonicalize(path).ok())?;
                 Some(Runtime { name, binary, state: scratch.join("state").join(name) })
             })
             .collect();
@@ -110,6 +115,7 @@ impl Context {
             ids: Cell::new(0),
             lockc: RefCell::new(None),
             records: RefCell::new(HashMap::new()),
+            checks_itself,
             amounts,
         };
         fixture::image(&context.image(), &fixture::busybox()?)?;
@@ -170,6 +176,11 @@ impl Context {
         self.phase.set(phase);
     }
 
+    /// Whether tests are to check themselves, too.
+    pub(crate) fn is_checking_itself(&self) -> bool {
+        self.checks_itself
+    }
+
     /// The daemon of the phase [`Phase::On`].
     pub(crate) fn lockc(&self) -> RefMut<'_, Option<Lockc>> {
         self.lockc.borrow_mut()
@@ -187,28 +198,25 @@ impl Context {
 
     /// A configuration that knows the runtimes and the copies, and chooses by annotation.
     pub(crate) fn config(&self) -> String {
-        let runtimes: String = self
-            .runtimes
-            .iter()
-            .map(|Runtime { name, binary, .. }| {
-                format!("[[runtime]]\nname = \"{name}\"\npaths = [{binary:?}]\n")
-            })
-            .collect();
-        let rules: String = [Level::Restricted, Level::Privileged]
-            .map(|level| {
-                let name = level.name();
-                format!(
-                    "[[rule]]\nname = \"{name}\"\npolicy = \"{name}\"\nmatch.annotation.\"{LEVEL}\" = \"{name}\"\n"
-                )
-            })
-            .concat();
-        let copies = self.node_bin().join("runc-*");
-        let swapped = ["runc", "crun"].map(|name| self.swap_dir().join(name));
+        let runtimes = ["runc", "crun"].map(|kind| {
+            let installed = self.runtimes.iter().filter(|runtime| runtime.kind() == kind);
+            let mut paths: Vec<PathBuf> = installed
+                .flat_map(|runtime| [runtime.binary.clone(), self.swap_dir().join(runtime.name)])
+                .collect();
+            if kind == "runc" {
+                paths.push(self.node_bin().join("runc-*"));
+            }
+            format!("[[runtime]]\nname = \"{kind}\"\npaths = {paths:?}\n")
+        });
+        let rules = [Level::Restricted, Level::Privileged].map(|level| {
+            let name = level.name();
+            format!("[[rule]]\nname = \"{name}\"\npolicy = \"{name}\"\nmatch.annotation.\"{LEVEL}\" = \"{name}\"\n")
+        });
         format!(
             "[daemon]\nlog_level = \"info\"\nlog_format = \"text\"\n\
-             [default]\npolicy = \"baseline\"\n\
-             {runtimes}[[runtime]]\nname = \"copies\"\npaths = [{copies:?}]\n\
-             [[runtime]]\nname = \"swapped\"\npaths = {swapped:?}\n{rules}"
+             [default]\npolicy = \"baseline\"\n{}{}",
+            runtimes.concat(),
+            rules.concat()
         )
     }
 

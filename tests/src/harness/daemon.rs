@@ -18,7 +18,7 @@ pub(crate) const LOCKC: &str = "/usr/bin/lockc";
 /// Where enforcement stays pinned.
 pub(crate) const PINS: &str = "/sys/fs/bpf/lockc";
 /// Longest time from start to READY. Verifying the programs takes seconds on an emulated machine.
-const START_DEADLINE: Duration = Duration::from_secs(120);
+const START_DEADLINE: Duration = Duration::from_mins(2);
 /// Longest time from SIGTERM to the end.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 /// Longest time from a denial to its line in the log.

@@ -180,7 +180,7 @@ impl Drop for Running {
 
 /// Reads all there is; whether the pipe is at its end.
 fn drain(pipe: &mut impl Read, into: &mut Vec<u8>) -> bool {
-    let mut chunk = [0; 65536];
+    let mut chunk = [0; 8192];
     loop {
         match pipe.read(&mut chunk) {
             Ok(0) => return true,

@@ -78,7 +78,9 @@ pub(crate) fn run(context: &Context, tests: &[&Test], only_off: bool) -> (usize,
         match context.start_lockc(&context.config()) {
             Ok(lockc) => {
                 *context.lockc() = Some(lockc);
-                on.into_iter().for_each(|case| tally.run(case, true));
+                for case in on {
+                    tally.run(case, true);
+                }
                 tally.stop();
             }
             Err(error) => {

@@ -184,8 +184,9 @@ fn fanotify(watched: &str) -> Outcome {
         (MarkFlags::FAN_MARK_ADD, MaskFlags::FAN_OPEN | MaskFlags::FAN_EVENT_ON_CHILD);
     group.mark(mark, mask, nix::fcntl::AT_FDCWD, Some(watched)).step("fanotify_mark")?;
     let event = group.read_events().step("read event")?.pop();
-    let Some(fd) = event.as_ref().and_then(|event| event.fd()) else {
-        return Err(Failure::Unfit("no event".to_owned()));
+    let Some(event) = event else { return Err(Failure::Unfit("no event".to_owned())) };
+    let Some(fd) = event.fd() else {
+        return Err(Failure::Unfit("the queue overflowed".to_owned()));
     };
     read(fd.try_clone_to_owned().prepare("dup")?)
 }

@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use crate::{
     harness::{
         Attack, Bundle, Container, Context, Entry, Expect, Level, Phase, attack,
+        attack::no_preparation,
         fixture::SECRET,
         runner::{Daemon, Test, With},
     },
@@ -37,10 +38,6 @@ fn steal(name: &'static str, line: String, operations: &'static [&'static str]) 
 
 fn run_host(name: &'static str, line: String, operations: &'static [&'static str]) -> Attack {
     Attack { gain: "hello OK hello".to_owned(), ..steal(name, line, operations) }
-}
-
-fn nothing() -> Result<()> {
-    Ok(())
 }
 
 /// Puts a program of the host beside the host's secret.
@@ -74,7 +71,7 @@ fn leaked_directory(context: &Context) -> Result<()> {
         run_host("fd-exec", "fd-exec 3 probe".to_owned(), FOREIGN_EXEC),
     ];
     let entry = Entry::Leak(context.host_dir());
-    attack(context, "leak", &entry, nothing, |_| {}, &attacks)
+    attack(context, "leak", &entry, no_preparation, |_| {}, &attacks)
 }
 
 /// How the two ways to start a container from a leaked descriptor end.
@@ -177,7 +174,7 @@ fn host_processes(context: &Context) -> Result<()> {
     let setup = |bundle: &mut Bundle| {
         bundle.share("pid").capabilities(&["CAP_SYS_PTRACE", "CAP_SYS_ADMIN", "CAP_SYS_CHROOT"]);
     };
-    attack(context, "pid-host", &Entry::Run, nothing, setup, &attacks)
+    attack(context, "pid-host", &Entry::Run, no_preparation, setup, &attacks)
 }
 
 /// A process of the host: sleeps in the host directory, with the secret as its standard input.
@@ -223,7 +220,7 @@ fn old_root(context: &Context) -> Result<()> {
         bundle.capabilities(&["CAP_SYS_PTRACE", "CAP_SYS_ADMIN", "CAP_DAC_READ_SEARCH"]);
     };
     let attacks = [steal("old-root", "cwd-of busybox-left secret".to_owned(), FOREIGN)];
-    attack(context, "old-root", &Entry::Run, nothing, setup, &attacks)
+    attack(context, "old-root", &Entry::Run, no_preparation, setup, &attacks)
 }
 
 /// A handle of a host file, opened through a bind mounted directory of the same file system.
@@ -243,5 +240,5 @@ fn handle(context: &Context) -> Result<()> {
         bundle.bind(&given, "/data").bind(&hosts, "/etc/hosts");
         bundle.capabilities(&["CAP_DAC_READ_SEARCH"]);
     };
-    attack(context, "handle", &Entry::Run, nothing, setup, &attacks)
+    attack(context, "handle", &Entry::Run, no_preparation, setup, &attacks)
 }

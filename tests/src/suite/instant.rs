@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 use crate::harness::{
     Container, Context, Lockc, Phase, Runtime,
+    context::Amounts,
     fixture::{SERVICE_ACCOUNT, TOKEN, busybox},
     process::Running,
     runner::{Daemon, Test, With},
@@ -26,28 +27,28 @@ pub(crate) const TESTS: &[Test] = &[
         group: "instant",
         name: "together",
         daemon: Daemon::OffThenOn,
-        with: With::Each,
+        with: With::One,
         run: together,
     },
     Test {
         group: "instant",
         name: "runtime-replaced",
         daemon: Daemon::OffThenOn,
-        with: With::Each,
+        with: With::One,
         run: runtime_replaced,
     },
     Test {
         group: "instant",
         name: "daemon-killed",
         daemon: Daemon::Own,
-        with: With::Each,
+        with: With::One,
         run: daemon_killed,
     },
     Test {
         group: "instant",
         name: "daemon-dead",
         daemon: Daemon::Own,
-        with: With::Each,
+        with: With::One,
         run: daemon_dead,
     },
     Test {
@@ -94,10 +95,14 @@ impl Seen {
     }
 }
 
-/// Runs the containers whose first act is to read the token, as many at once as the amounts say.
-fn storm(context: &Context, runtime: &Runtime, count: usize) -> Result<Seen> {
-    let containers = (0..count)
-        .map(|_| {
+/// Runs containers whose first act is to read the token, as many at once as the amounts say, with
+/// `runtimes` in turn.
+fn storm(context: &Context, runtimes: &[Runtime], count: usize) -> Result<Seen> {
+    let containers = runtimes
+        .iter()
+        .cycle()
+        .take(count)
+        .map(|runtime| {
             let id = context.id("storm");
             let token = format!("{SERVICE_ACCOUNT}/token");
             let bundle = context.token_bundle(&id, &["/bin/probe", "read", &token]);
@@ -120,10 +125,17 @@ fn storm(context: &Context, runtime: &Runtime, count: usize) -> Result<Seen> {
     seen.into_inner().map_err(|_| anyhow!("a thread panicked"))
 }
 
+/// How many containers the phase takes: without lockc, a few show that the attack works.
+fn count(context: &Context) -> usize {
+    let Amounts { containers, parallel, .. } = context.amounts;
+    if context.phase() == Phase::Off { containers.min(2 * parallel) } else { containers }
+}
+
+/// All at once.
 fn together(context: &Context) -> Result<()> {
     let traffic = Traffic::start(context.token().token());
-    let count = context.amounts.containers;
-    let seen = storm(context, context.runtime(), count)?;
+    let count = count(context);
+    let seen = storm(context, context.runtimes(), count)?;
     seen.ensure_all(context.phase() == Phase::On, count)?;
     traffic.end()
 }
@@ -157,22 +169,21 @@ impl Replacer {
     }
 }
 
-/// A configured runtime that gets replaced again and again while it starts containers.
+/// Configured runtimes that get replaced again and again while they start containers.
 fn runtime_replaced(context: &Context) -> Result<()> {
-    let original = context.runtime().binary.clone();
-    // The name says that it is a runtime, and its directory is watched.
-    let file = original.file_name().context("the runtime has no name")?;
-    let directory = context.swap_dir();
-    fs::create_dir_all(&directory)?;
-    let runtime = Runtime { binary: directory.join(file), ..context.runtime().clone() };
-    fs::copy(&original, &runtime.binary)
-        .with_context(|| format!("copy to {}", runtime.binary.display()))?;
-
-    let count = context.amounts.containers;
-    let mut replacer = Replacer::start(&original, &runtime.binary)?;
-    let seen = storm(context, &runtime, count)?;
-    let replaced = replacer.replaced()?;
-    ensure!(replaced > 1, "the runtime was replaced {replaced} times only");
+    let (mut runtimes, mut replacers) = (Vec::new(), Vec::new());
+    for Runtime { name, binary, state } in context.runtimes() {
+        let copy = context.swap_dir().join(name);
+        fs::copy(binary, &copy).with_context(|| format!("copy to {}", copy.display()))?;
+        replacers.push(Replacer::start(binary, &copy)?);
+        runtimes.push(Runtime { name, binary: copy, state: state.clone() });
+    }
+    let count = count(context);
+    let seen = storm(context, &runtimes, count)?;
+    for mut replacer in replacers {
+        let replaced = replacer.replaced()?;
+        ensure!(replaced > 1, "a runtime was replaced {replaced} times only");
+    }
     seen.ensure_all(context.phase() == Phase::On, count)
 }
 
@@ -180,7 +191,7 @@ fn runtime_replaced(context: &Context) -> Result<()> {
 fn daemon_killed(context: &Context) -> Result<()> {
     let mut lockc = context.start_lockc(&context.config())?;
     let traffic = Traffic::start(context.token().token());
-    let count = context.amounts.containers;
+    let count = count(context);
     let stop = AtomicBool::new(false);
     let (seen, restarts) = std::thread::scope(|scope| {
         let killer = scope.spawn(|| -> Result<usize> {
@@ -192,7 +203,7 @@ fn daemon_killed(context: &Context) -> Result<()> {
             }
             Ok(restarts)
         });
-        let seen = storm(context, context.runtime(), count);
+        let seen = storm(context, context.runtimes(), count);
         stop.store(true, Ordering::Relaxed);
         (seen, killer.join())
     });
@@ -209,12 +220,12 @@ fn daemon_dead(context: &Context) -> Result<()> {
     lockc.kill();
     ensure_refused(&container, "a running container after SIGKILL")?;
     let count = context.amounts.parallel;
-    storm(context, context.runtime(), count)?.ensure_all(true, count).context("after SIGKILL")?;
+    storm(context, context.runtimes(), count)?.ensure_all(true, count).context("after SIGKILL")?;
 
     // The next daemon takes over what runs.
     lockc.restart()?;
     ensure_refused(&container, "a running container after the restart")?;
-    storm(context, context.runtime(), 1)?.ensure_all(true, 1).context("after the restart")
+    storm(context, context.runtimes(), 1)?.ensure_all(true, 1).context("after the restart")
 }
 
 /// SIGTERM ends the daemon, not the enforcement; `unload` does.
@@ -223,10 +234,10 @@ fn daemon_stopped(context: &Context) -> Result<()> {
     let container = sleeping(context)?;
     lockc.stop()?;
     ensure_refused(&container, "a running container after SIGTERM")?;
-    storm(context, context.runtime(), 1)?.ensure_all(true, 1).context("after SIGTERM")?;
+    storm(context, context.runtimes(), 1)?.ensure_all(true, 1).context("after SIGTERM")?;
     drop(container);
     Lockc::unload()?;
-    storm(context, context.runtime(), 1)?.ensure_all(false, 1).context("after lockc unload")
+    storm(context, context.runtimes(), 1)?.ensure_all(false, 1).context("after lockc unload")
 }
 
 /// A container that has the token and sleeps.

@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use crate::harness::{
     Attack, Bundle, Context, Entry, Expect, attack,
+    attack::no_preparation,
     runner::{Daemon, Test, With},
 };
 
@@ -42,10 +43,6 @@ fn mount_by(name: &'static str, line: &str) -> Attack {
     try_to(name, line, "done", MOUNT)
 }
 
-fn nothing() -> Result<()> {
-    Ok(())
-}
-
 /// `syslog(2)`, the log device under its own and another name, and procfs's view of it.
 fn log(context: &Context) -> Result<()> {
     let attacks = [
@@ -64,7 +61,7 @@ fn log(context: &Context) -> Result<()> {
         bundle.bind(&bound, "/mnt").bind("/proc/kmsg".as_ref(), "/mnt/log");
         bundle.capabilities(&["CAP_SYSLOG"]);
     };
-    attack(context, "log", &Entry::Run, nothing, setup, &attacks)
+    attack(context, "log", &Entry::Run, no_preparation, setup, &attacks)
 }
 
 /// A container with tmpfs mounts at `/a`, `/b`, …, for the attacks to do as they like with.
@@ -90,7 +87,7 @@ fn mount(context: &Context) -> Result<()> {
         mount_by("detach", "detach /e"),
         mount_by("move", "move-mount /f /srv"),
     ];
-    attack(context, "mount", &Entry::Run, nothing, mounts, &attacks)
+    attack(context, "mount", &Entry::Run, no_preparation, mounts, &attacks)
 }
 
 /// `fsopen(2)` and what follows it, `open_tree(2)`, `move_mount(2)`, `mount_setattr(2)`.
@@ -103,7 +100,7 @@ fn new_mount_api(context: &Context) -> Result<()> {
         mount_by("setattr", "setattr /ro"),
         try_to("proc-detached", "fsmount-read proc sys/kernel/ostype", "Linux", MOUNT),
     ];
-    attack(context, "new-api", &Entry::Run, nothing, mounts, &attacks)
+    attack(context, "new-api", &Entry::Run, no_preparation, mounts, &attacks)
 }
 
 /// A process that gives itself a user and a mount namespace may mount as little.
@@ -118,7 +115,7 @@ fn own_namespaces(context: &Context) -> Result<()> {
         mount_by("twice", "user-ns user-ns mount tmpfs /mnt"),
         mount_by("twice-mnt", "user-ns mnt-ns mount tmpfs /mnt"),
     ];
-    attack(context, "own-ns", &Entry::Run, nothing, mounts, &attacks)
+    attack(context, "own-ns", &Entry::Run, no_preparation, mounts, &attacks)
 }
 
 /// `pivot_root(2)` onto a mount that the runtime made.
@@ -130,5 +127,5 @@ fn pivot(context: &Context) -> Result<()> {
         bundle.bind(&given, "/mnt");
         bundle.capabilities(&["CAP_SYS_ADMIN"]);
     };
-    attack(context, "pivot", &Entry::Run, nothing, setup, &attacks)
+    attack(context, "pivot", &Entry::Run, no_preparation, setup, &attacks)
 }

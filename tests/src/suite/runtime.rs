@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::json;
 
 use crate::harness::{
@@ -195,13 +195,17 @@ fn run_nested(context: &Context, outer: Level, inner: Level) -> Result<(String, 
     inner.annotate(&mut nested);
     nested.write()?;
 
-    let mut bundle = context.token_bundle(
-        &id,
-        &["/bin/oci", "--root", "/tmp/oci", "run", "--bundle", "/inner", "nested"],
-    );
+    // The directory, because runc 1.2 seals itself by an overlay of the directory it lies in, and
+    // does not see a mount on the file.
+    let binary = &context.runtime().binary;
+    let (Some(bin), Some(name)) = (binary.parent(), binary.file_name()) else {
+        bail!("no directory in {}", binary.display())
+    };
+    let program = format!("/oci/{}", name.display());
+    let args = [&*program, "--root", "/tmp/oci", "run", "--bundle", "/inner", "nested"];
+    let mut bundle = context.token_bundle(&id, &args);
     outer.annotate(&mut bundle);
-    bundle.bind(&context.runtime().binary, "/bin/oci");
-    bundle.bind(&directory, "/inner").bind(&context.image(), "/inner-root");
+    bundle.bind(bin, "/oci").bind(&directory, "/inner").bind(&context.image(), "/inner-root");
     // Debian's runtimes are linked dynamically.
     for libraries in ["/lib", "/lib64", "/usr/lib"].map(Path::new) {
         if libraries.exists() {

@@ -11,6 +11,7 @@ use nix::{
 use crate::{
     harness::{
         Attack, Bundle, Context, Entry, Expect, attack,
+        attack::no_preparation,
         fixture::{self, SERVICE_ACCOUNT, TOKEN},
         runner::{Daemon, Test, With},
         traffic::Traffic,
@@ -123,10 +124,6 @@ fn token_mount(context: &Context) -> impl Fn(&mut Bundle) {
     }
 }
 
-fn nothing() -> Result<()> {
-    Ok(())
-}
-
 /// Every route for root with Docker's default capabilities.
 fn routes(context: &Context) -> Result<()> {
     let mut attacks = plain_routes()?;
@@ -146,7 +143,7 @@ fn routes(context: &Context) -> Result<()> {
         ),
     ]);
     let traffic = Traffic::start(context.token().token());
-    attack(context, "routes", &Entry::Run, nothing, token_mount(context), &attacks)?;
+    attack(context, "routes", &Entry::Run, no_preparation, token_mount(context), &attacks)?;
     traffic.end()
 }
 
@@ -176,7 +173,7 @@ fn capabilities(context: &Context) -> Result<()> {
         bundle.mount("/sys/fs/cgroup", "cgroup", "cgroup", &["rw"]);
         bundle.capabilities(&["CAP_SYS_ADMIN", "CAP_DAC_READ_SEARCH", "CAP_SYS_PTRACE"]);
     };
-    attack(context, "caps", &Entry::Run, nothing, setup, &attacks)?;
+    attack(context, "caps", &Entry::Run, no_preparation, setup, &attacks)?;
     traffic.end()
 }
 
@@ -189,7 +186,7 @@ fn exec(context: &Context) -> Result<()> {
         "chroot /run /secrets/kubernetes.io/serviceaccount/token",
         OPEN,
     ));
-    attack(context, "exec", &Entry::Exec, nothing, token_mount(context), &attacks)
+    attack(context, "exec", &Entry::Exec, no_preparation, token_mount(context), &attacks)
 }
 
 /// A token that is not a mount but a file of the root file system, which can be moved and linked.
@@ -246,7 +243,7 @@ fn var_run(context: &Context) -> Result<()> {
         bundle.config["root"]["path"] = root.to_string_lossy().into();
         bundle.bind(context.token().dir(), place);
     };
-    attack(context, "var-run", &Entry::Run, nothing, setup, &attacks)
+    attack(context, "var-run", &Entry::Run, no_preparation, setup, &attacks)
 }
 
 /// An overlay mount of the image; unmounted when dropped.
@@ -295,7 +292,7 @@ fn overlayfs(context: &Context) -> Result<()> {
         token_mount(context)(bundle);
         bundle.config["root"]["path"] = root.to_string_lossy().into();
     };
-    attack(context, "overlay", &Entry::Run, nothing, setup, &attacks)?;
+    attack(context, "overlay", &Entry::Run, no_preparation, setup, &attacks)?;
 
     // The same file within an overlay's layers, where every open is two.
     let inside = root.join("run/secrets/kubernetes.io/serviceaccount");
@@ -326,7 +323,7 @@ fn unprivileged(context: &Context) -> Result<()> {
         token_mount(context)(bundle);
         bundle.config["process"]["user"] = serde_json::json!({ "uid": 1000, "gid": 1000 });
     };
-    attack(context, "user", &Entry::Run, nothing, user, &attacks)?;
+    attack(context, "user", &Entry::Run, no_preparation, user, &attacks)?;
 
     // The root file system must be reachable for the mapped root.
     let reachable = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o755));
@@ -335,5 +332,5 @@ fn unprivileged(context: &Context) -> Result<()> {
         token_mount(context)(bundle);
         bundle.user_namespace(100_000, 65_536);
     };
-    attack(context, "mapped", &Entry::Run, nothing, mapped, &attacks)
+    attack(context, "mapped", &Entry::Run, no_preparation, mapped, &attacks)
 }

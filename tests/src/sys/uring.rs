@@ -14,7 +14,7 @@ use nix::{
     sys::mman::{MapFlags, ProtFlags, mmap},
 };
 
-/// Size of `struct io_uring_params` (include/uapi/linux/io_uring.h), in 32-bit words.
+/// Size of `struct io_uring_params` (`include/uapi/linux/io_uring.h`), in 32-bit words.
 const PARAMS_WORDS: usize = 30;
 /// Size of `struct io_uring_sqe`, in 64-bit words.
 const SQE_WORDS: usize = 8;

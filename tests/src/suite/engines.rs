@@ -1,0 +1,257 @@
+//! Containers that the engines start: Docker, podman with and without root, containerd.
+
+use std::{process::Command, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::harness::{
+    Context, Phase,
+    bundle::LEVEL,
+    fixture::{SERVICE_ACCOUNT, TOKEN},
+    process::{self, Output, wait_for},
+    runner::{Daemon, Test, With},
+};
+
+pub(crate) const TESTS: &[Test] = &[
+    test("docker-run", |context| run(context, Engine::Docker)),
+    test("docker-exec", |context| exec(context, Engine::Docker)),
+    test("docker-healthcheck", healthcheck),
+    test("podman-run", |context| run(context, Engine::Podman)),
+    test("podman-exec", |context| exec(context, Engine::Podman)),
+    test("podman-privileged", podman_privileged),
+    test("ctr-run", |context| run(context, Engine::Containerd)),
+    test("ctr-exec", |context| exec(context, Engine::Containerd)),
+    test("rootless-podman-run", |context| run(context, Engine::Rootless)),
+    test("rootless-podman-exec", |context| exec(context, Engine::Rootless)),
+    test("rootless-podman-claims", rootless_claims),
+];
+
+const fn test(name: &'static str, run: fn(&Context) -> Result<()>) -> Test {
+    Test { group: "engines", name, daemon: Daemon::OffThenOn, with: With::One, run }
+}
+
+/// Longest time that one command of an engine may take on an emulated machine.
+const DEADLINE: Duration = Duration::from_mins(5);
+/// The image, as an archive that every engine reads.
+const ARCHIVE: &str = "/opt/images/busybox.tar";
+const IMAGE: &str = "docker.io/library/busybox:latest";
+/// Who runs podman without root.
+const USER: &str = "edge";
+
+/// What starts containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Engine {
+    Docker,
+    Podman,
+    Rootless,
+    Containerd,
+}
+
+impl Engine {
+    fn command(self) -> Command {
+        match self {
+            Self::Docker => Command::new("docker"),
+            Self::Podman => Command::new("podman"),
+            Self::Containerd => Command::new("ctr"),
+            Self::Rootless => {
+                let mut command = Command::new("runuser");
+                command.args([
+                    "-u",
+                    USER,
+                    "--",
+                    "env",
+                    "-C",
+                    "/",
+                    "XDG_RUNTIME_DIR=/run/user/1000",
+                ]);
+                command.args(["HOME=/home/edge", "podman"]);
+                command
+            }
+        }
+    }
+
+    fn does(self, args: &[&str]) -> Result<Output> {
+        process::run(self.command().args(args), DEADLINE)
+    }
+
+    /// Loads the image, once.
+    fn load(self, context: &Context) -> Result<()> {
+        let key = format!("{self:?} has the image");
+        if context.recorded(&key).is_err() {
+            let args: &[&str] = match self {
+                Self::Containerd => &["images", "import", ARCHIVE],
+                _ => &["load", "-i", ARCHIVE],
+            };
+            self.does(args)?.success(format_args!("{self:?}: load"))?;
+            context.record(&key, String::new());
+        }
+        Ok(())
+    }
+
+    /// The words that start a container with the token and the probe.
+    fn start_words(self, context: &Context, name: &str, detached: bool) -> Vec<String> {
+        let token = context.token().dir();
+        let probe = context.image().join("bin/probe");
+        let volumes = [(token, SERVICE_ACCOUNT), (probe.as_path(), "/bin/probe")];
+        let mut words = vec!["run".to_owned()];
+        if detached {
+            words.push("-d".to_owned());
+        } else {
+            words.push("--rm".to_owned());
+        }
+        if self == Self::Containerd {
+            words.extend(volumes.map(|(from, to)| {
+                format!("--mount=type=bind,src={},dst={to},options=rbind:ro", from.display())
+            }));
+            words.extend([IMAGE, name].map(str::to_owned));
+            return words;
+        }
+        words.extend(["--network", "none", "--name", name].map(str::to_owned));
+        words.extend(volumes.map(|(from, to)| format!("--volume={}:{to}:ro", from.display())));
+        words
+    }
+
+    fn start(
+        self,
+        context: &Context,
+        name: &str,
+        detached: bool,
+        options: &[&str],
+        args: &[&str],
+    ) -> Result<Output> {
+        let mut words = self.start_words(context, name, detached);
+        if self != Self::Containerd {
+            words.extend(options.iter().map(ToString::to_string));
+            words.push(IMAGE.to_owned());
+        }
+        words.extend(args.iter().map(ToString::to_string));
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        self.does(&words)
+    }
+
+    fn exec(self, name: &str, args: &[&str]) -> Result<Output> {
+        let words: &[&str] = match self {
+            Self::Containerd => &["tasks", "exec", "--exec-id", "probe", name],
+            _ => &["exec", name],
+        };
+        self.does(&[words, args].concat())
+    }
+
+    /// Removes a container that runs.
+    fn remove(self, name: &str) -> Result<()> {
+        if self != Self::Containerd {
+            return self.does(&["rm", "-f", name])?.success("rm").map(drop);
+        }
+        self.does(&["tasks", "rm", "-f", name])?.success("tasks rm")?;
+        self.does(&["containers", "rm", name])?.success("containers rm").map(drop)
+    }
+}
+
+/// The probe's items: two ways to the token, and ordinary work. `tag` makes their names unique, as
+/// the log names engines' containers by ids that nobody chose.
+fn items(tag: &str) -> [String; 4] {
+    [
+        format!("{tag}-plain:read {SERVICE_ACCOUNT}/token"),
+        format!("{tag}-orphan:orphan {SERVICE_ACCOUNT}/..data/token"),
+        format!("{tag}-threads:threads 4"),
+        format!("{tag}-socket:unix-socket /tmp/socket"),
+    ]
+}
+
+/// Checks what the probe said.
+fn judge(context: &Context, tag: &str, enforced: bool, output: &Output) -> Result<()> {
+    let said = |name: &str| -> Result<String> {
+        let name = format!("{tag}-{name} ");
+        let line = output.stdout.lines().find_map(|line| line.trim_end().strip_prefix(&name));
+        line.map(str::to_owned).with_context(|| format!("the probe did not say {name}: {output}"))
+    };
+    ensure!(said("threads")? == "OK 4 threads, sum 10", "threads: {output}");
+    ensure!(said("socket")? == "OK hello", "socket: {output}");
+    for name in ["plain", "orphan"] {
+        let said = said(name)?;
+        if !enforced {
+            ensure!(said == format!("OK {TOKEN}"), "{name}: {said}");
+            continue;
+        }
+        ensure!(said.starts_with("EPERM "), "{name}: {said}");
+        context.with_lockc(|lockc| {
+            lockc.wait_for_line(&format!("denial of {tag}-{name}"), |line| {
+                line.contains("denied open ") && line.contains(&format!("comm={tag}-{name}"))
+            })
+        })?;
+    }
+    Ok(())
+}
+
+/// A short name that no other test uses.
+fn tag(context: &Context) -> String {
+    let id = context.id("");
+    id.trim_end_matches('-').replace("lt-", "e")
+}
+
+fn probe(items: &[String; 4]) -> Vec<&str> {
+    ["/bin/probe", "list"].into_iter().chain(items.iter().map(String::as_str)).collect()
+}
+
+fn run(context: &Context, engine: Engine) -> Result<()> {
+    engine.load(context)?;
+    let tag = tag(context);
+    let items = items(&tag);
+    let output = engine.start(context, &format!("lt-{tag}"), false, &[], &probe(&items))?;
+    judge(context, &tag, context.phase() != Phase::Off, &output)
+}
+
+fn exec(context: &Context, engine: Engine) -> Result<()> {
+    engine.load(context)?;
+    let tag = tag(context);
+    let name = format!("lt-{tag}");
+    engine
+        .start(context, &name, true, &[], &["/bin/sleep", "1000"])?
+        .success(format_args!("{engine:?}: run"))?;
+    let items = items(&tag);
+    let output = engine.exec(&name, &probe(&items));
+    engine.remove(&name)?;
+    judge(context, &tag, context.phase() != Phase::Off, &output?)
+}
+
+/// A container that Docker finds healthy without lockc is healthy with it.
+fn healthcheck(context: &Context) -> Result<()> {
+    let engine = Engine::Docker;
+    engine.load(context)?;
+    let name = format!("lt-{}", tag(context));
+    let options =
+        ["--health-cmd=test -d /proc/1 && cat /etc/passwd | wc -l", "--health-interval=1s"];
+    engine.start(context, &name, true, &options, &["/bin/sleep", "1000"])?.success("docker run")?;
+    let healthy = wait_for("healthy", DEADLINE, || {
+        let format = "--format={{.State.Health.Status}}";
+        let output = engine.does(&["inspect", format, &name])?.success("docker inspect")?;
+        ensure!(output.stdout.trim() != "unhealthy", "the container is unhealthy");
+        Ok((output.stdout.trim() == "healthy").then_some(()))
+    });
+    engine.remove(&name)?;
+    healthy
+}
+
+/// What the node's administrator trusts gets what it asks for.
+fn podman_privileged(context: &Context) -> Result<()> {
+    let engine = Engine::Podman;
+    engine.load(context)?;
+    let tag = tag(context);
+    let items = items(&tag);
+    let annotation = format!("--annotation={LEVEL}=privileged");
+    let name = format!("lt-{tag}");
+    let output = engine.start(context, &name, false, &[&annotation], &probe(&items))?;
+    judge(context, &tag, false, &output)
+}
+
+/// What a user claims about their own container gets them nothing.
+fn rootless_claims(context: &Context) -> Result<()> {
+    let engine = Engine::Rootless;
+    engine.load(context)?;
+    let tag = tag(context);
+    let items = items(&tag);
+    let annotation = format!("--annotation={LEVEL}=privileged");
+    let name = format!("lt-{tag}");
+    let output = engine.start(context, &name, false, &[&annotation], &probe(&items))?;
+    judge(context, &tag, context.phase() != Phase::Off, &output)
+}

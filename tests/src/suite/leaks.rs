@@ -1,0 +1,158 @@
+//! Containers come and go by the thousand, and leave nothing.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    process::Command,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use nix::unistd::Pid;
+
+use crate::{
+    harness::{
+        Container, Context, Lockc, Runtime,
+        container::DEADLINE,
+        daemon::PINS,
+        process,
+        runner::{Daemon, Test, With},
+    },
+    sys::bpf,
+};
+
+pub(crate) const TESTS: &[Test] = &[Test {
+    group: "leaks",
+    name: "failing-starts",
+    daemon: Daemon::On,
+    with: With::One,
+    run: failing_starts,
+}];
+
+/// Growth of the daemon's memory that is not a leak, in KiB.
+const ALLOWANCE: u64 = 2048;
+/// Longest time until everything is tidied up.
+const TIDY: Duration = Duration::from_mins(1);
+
+/// What could leak.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Holdings {
+    descriptors: usize,
+    threads: usize,
+    /// Entries by map.
+    maps: BTreeMap<String, usize>,
+}
+
+impl Holdings {
+    fn of(lockc: &Lockc) -> Result<Self> {
+        let pid = lockc.pid()?;
+        let count = |name: &str| -> Result<usize> {
+            let path = format!("/proc/{pid}/{name}");
+            Ok(fs::read_dir(&path).with_context(|| path.clone())?.count())
+        };
+        let mut maps = BTreeMap::new();
+        count_maps(PINS.as_ref(), &mut maps)?;
+        Ok(Self { descriptors: count("fd")?, threads: count("task")?, maps })
+    }
+}
+
+/// Counts the entries of every hash map pinned below a directory.
+fn count_maps(directory: &Path, maps: &mut BTreeMap<String, usize>) -> Result<()> {
+    for entry in fs::read_dir(directory).with_context(|| directory.display().to_string())? {
+        let path = entry?.path();
+        if path.is_dir() {
+            count_maps(&path, maps)?;
+        } else if path.parent().is_some_and(|parent| parent.ends_with("maps"))
+            && let Some(count) =
+                bpf::count_entries(&path).with_context(|| path.display().to_string())?
+        {
+            maps.insert(path.display().to_string(), count);
+        }
+    }
+    Ok(())
+}
+
+/// Resident memory in KiB.
+fn resident(pid: Pid) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
+    let value = line.split_whitespace().nth(1).context("no value")?;
+    value.parse().context("VmRSS is no number")
+}
+
+/// One start that fails: by turns there is no bundle, no program, or the id is not allowed.
+fn fail(runtimes: &[Runtime], container: &Container, number: usize) -> Result<()> {
+    let runtime = &runtimes[number % runtimes.len()];
+    let output = if number.is_multiple_of(50) {
+        container.run()?
+    } else {
+        let mut command: Command = runtime.command();
+        let id = if number.is_multiple_of(7) { "not/allowed" } else { "lt-nobody" };
+        process::run(command.args(["run", "--bundle", "/nowhere", id]), DEADLINE)?
+    };
+    ensure!(!output.status.success(), "a start that must fail: {output}");
+    Ok(())
+}
+
+fn failing_starts(context: &Context) -> Result<()> {
+    // One per thread, as an id can be in use once only; its program does not exist.
+    let containers = (0..context.amounts.parallel)
+        .map(|_| {
+            let id = context.id("fails");
+            Container::new(context.runtime(), &id, &context.bundle(&id, &["/bin/absent"]))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let runtimes = context.runtimes();
+    // Once before, so that what is allocated for good is allocated.
+    for (number, container) in containers.iter().enumerate() {
+        fail(runtimes, container, number * 50)?;
+    }
+    let total = context.amounts.failures;
+    context.with_lockc(|lockc| {
+        let before = settled(lockc, None)?;
+        let memory = resident(lockc.pid()?)?;
+        let next = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = containers
+                .iter()
+                .map(|container| {
+                    let next = &next;
+                    scope.spawn(move || -> Result<()> {
+                        loop {
+                            let number = next.fetch_add(1, Ordering::Relaxed);
+                            if number >= total {
+                                return Ok(());
+                            }
+                            fail(runtimes, container, number)?;
+                        }
+                    })
+                })
+                .collect();
+            threads
+                .into_iter()
+                .try_for_each(|thread| thread.join().map_err(|_| anyhow!("a thread panicked"))?)
+        })?;
+        lockc.check_alive()?;
+        settled(lockc, Some(&before))?;
+        let grown = resident(lockc.pid()?)?.saturating_sub(memory);
+        ensure!(
+            grown <= ALLOWANCE,
+            "after {total} starts the daemon has grown from {memory} by {grown} KiB"
+        );
+        Ok(())
+    })
+}
+
+/// What the daemon holds once that is `wanted`, or has stopped changing.
+fn settled(lockc: &Lockc, wanted: Option<&Holdings>) -> Result<Holdings> {
+    let mut last = Holdings::of(lockc)?;
+    let found = process::wait_for("everything as before", TIDY, || {
+        let now = Holdings::of(lockc)?;
+        let settled = wanted.map_or(now == last, |wanted| now == *wanted);
+        last = now;
+        Ok(settled.then(|| last.clone()))
+    });
+    found.with_context(|| format!("before {wanted:?}, after {last:?}"))
+}

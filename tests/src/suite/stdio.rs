@@ -1,0 +1,112 @@
+//! Standard streams: what the runtime handed over stays usable by every name it has, be it a pipe,
+//! a file of the host or a terminal.
+
+use std::{fs, fs::File, process::Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
+
+use crate::harness::{
+    Bundle, Context,
+    container::DEADLINE,
+    process::Running,
+    runner::{Daemon, Test, With},
+    same_output,
+    terminal::{self, ConsoleSocket},
+};
+
+pub(crate) const TESTS: &[Test] = &[
+    test("pipe", With::Each, pipe),
+    test("file", With::Each, file),
+    test("terminal-passed", With::Each, terminal_passed),
+    test("terminal", With::Each, terminal),
+    test("console-socket", With::Each, console_socket),
+];
+
+const fn test(name: &'static str, with: With, run: fn(&Context) -> Result<()>) -> Test {
+    Test { group: "stdio", name, daemon: Daemon::OffThenOn, with, run }
+}
+
+/// Writes by every name. Shells reopen, the probe opens, both for each stream.
+const SCRIPT: &str = "echo one; echo two >/dev/stdout; echo three >>/dev/stderr; \
+                      echo four >/proc/self/fd/1; sh -c 'echo five >/dev/stderr'; \
+                      /bin/probe reopen-stdio; (sh -c 'echo six >>/dev/fd/1')";
+
+fn speak(bundle: &mut Bundle) {
+    bundle.config["process"]["args"] = json!(["/bin/sh", "-c", SCRIPT]);
+}
+
+fn pipe(context: &Context) -> Result<()> {
+    same_output(context, "pipe", speak, |container| {
+        let mut command = container.command("run", &[]);
+        let mut running = Running::start(command.stdin(Stdio::piped()))?;
+        running.feed(b"some input\n")?;
+        let output = running.finish(DEADLINE)?.success("run")?;
+        Ok(format!("{}--\n{}", output.stdout, output.stderr))
+    })
+}
+
+/// Log files, as a shim or a service manager hands them over.
+fn file(context: &Context) -> Result<()> {
+    let [input, output, error] =
+        ["in", "out", "err"].map(|name| context.scratch().join(format!("stdio.{name}")));
+    fs::write(&input, "some input\n")?;
+    same_output(context, "file", speak, |container| {
+        let mut command = container.command("run", &[]);
+        // As a log is: open for appending, not for reading.
+        let log = |path| File::options().create(true).append(true).open(path);
+        for path in [&output, &error] {
+            fs::write(path, "")?;
+        }
+        command.stdin(File::open(&input)?).stdout(log(&output)?).stderr(log(&error)?);
+        let result = Running::start_as_is(&mut command)?.finish(DEADLINE)?.status;
+        let said = format!("{}--\n{}", fs::read_to_string(&output)?, fs::read_to_string(&error)?);
+        ensure!(result.success(), "run: {result}: {said}");
+        Ok(said)
+    })
+}
+
+/// A terminal of the host as the three streams, the container having none of its own.
+fn terminal_passed(context: &Context) -> Result<()> {
+    let script = "exec 2>&1; echo one; echo two >/dev/stdout; echo three >/dev/stderr; \
+                  echo type now; read line </dev/stdin; echo \"$line\"; test -t 0 && echo terminal; \
+                  stty -F /dev/stdin | head -1; cat /dev/null";
+    let setup = |bundle: &mut Bundle| {
+        bundle.config["process"]["args"] = json!(["/bin/sh", "-c", script]);
+    };
+    same_output(context, "passed", setup, |container| {
+        terminal::run(&mut container.command("run", &[]), "typed\n", DEADLINE)
+    })
+}
+
+const TTY_SCRIPT: &str = "echo one; echo two >/dev/tty; echo three >/dev/stdout; \
+                          echo four >/dev/console; tty; stty | head -1; ls /dev/pts; \
+                          echo type now; read line; echo \"$line\"; /bin/probe threads 2";
+
+fn tty(bundle: &mut Bundle) {
+    bundle.terminal();
+    bundle.config["process"]["args"] = json!(["/bin/sh", "-c", TTY_SCRIPT]);
+}
+
+/// A terminal of the container's own, which the runtime couples to ours.
+fn terminal(context: &Context) -> Result<()> {
+    same_output(context, "tty", tty, |container| {
+        terminal::run(&mut container.command("run", &[]), "typed\n", DEADLINE)
+    })
+}
+
+/// A terminal that the runtime hands over through a socket, as shims have it done.
+fn console_socket(context: &Context) -> Result<()> {
+    let path = context.scratch().join("console");
+    same_output(context, "console", tty, |container| {
+        let socket = ConsoleSocket::new(&path)?;
+        let path = path.to_str().context("the scratch directory's name is text")?;
+        let mut command = container.command("create", &["--console-socket", path]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let creating = Running::start_as_is(&mut command)?;
+        let master = socket.receive(DEADLINE)?;
+        creating.finish(DEADLINE)?.success("create")?;
+        container.verb("start", &[])?.success("start")?;
+        terminal::converse(master, "typed\n", DEADLINE)
+    })
+}
