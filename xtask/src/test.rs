@@ -68,6 +68,14 @@ impl Group {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
+    fn title(self) -> String {
+        match self.guest() {
+            None => "unit tests".to_owned(),
+            Some((_, Image::Micro)) => format!("micro guest, {}", self.name()),
+            Some((_, Image::Full)) => "full guest, 6.12".to_owned(),
+        }
+    }
+
     /// The guest of the group; unit tests have none.
     fn guest(self) -> Option<(Kernel, Image)> {
         match self {
@@ -97,8 +105,10 @@ impl Test {
             let started = Instant::now();
             report(Group::Unit, started, unit(), &mut total);
         }
+        // The slow ones first, so that none of them runs alone at the end.
         let guests: Vec<_> = groups
             .into_iter()
+            .rev()
             .filter_map(|group| group.guest().map(|(kernel, image)| (group, kernel, image)))
             .collect();
         if !guests.is_empty() {
@@ -126,6 +136,7 @@ impl Test {
                             self.prepare(*kernel, *image)
                         };
                         let started = Instant::now();
+                        eprintln!("xtask: {} starts", group.title());
                         let result = artifacts
                             .and_then(|artifacts| self.guest(*group, *kernel, *image, &artifacts));
                         let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
@@ -258,14 +269,10 @@ fn report(group: Group, started: Instant, result: Result<Tally>, total: &mut Tal
         tally.fail(&format!("{error:#}"));
         tally
     });
-    let what = match group.guest() {
-        None => "unit tests".to_owned(),
-        Some((_, Image::Micro)) => format!("micro guest, {}", group.name()),
-        Some((_, Image::Full)) => "full guest, 6.12".to_owned(),
-    };
     let verdict = if tally.failed == 0 { "ok" } else { "FAILED" };
     println!(
-        "{verdict:6} {what:20} {:4} passed, {:2} failed {:6.0} s",
+        "{verdict:6} {:20} {:4} passed, {:2} failed {:6.0} s",
+        group.title(),
         tally.passed,
         tally.failed,
         started.elapsed().as_secs_f64()
