@@ -3,6 +3,7 @@
 mod engines;
 mod escape;
 mod hooks;
+mod host;
 mod input;
 mod instant;
 mod kernel;
@@ -15,10 +16,11 @@ mod token;
 use crate::harness::runner::Test;
 
 /// Groups of the small guest, in the order in which they run.
-const MICRO: [&[Test]; 10] = [
+const MICRO: [&[Test]; 11] = [
     ordinary::TESTS,
     stdio::TESTS,
     hooks::TESTS,
+    host::TESTS,
     input::TESTS,
     leaks::TESTS,
     token::TESTS,

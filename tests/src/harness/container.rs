@@ -103,9 +103,14 @@ impl Container {
 
     /// `exec` of `args`.
     pub(crate) fn exec(&self, args: &[&str]) -> Result<Output> {
+        process::run(&mut self.exec_command(&[], args), DEADLINE)
+    }
+
+    /// The command `RUNTIME exec OPTIONS ID ARGS`.
+    pub(crate) fn exec_command(&self, options: &[&str], args: &[&str]) -> Command {
         let mut command = self.runtime.command();
-        command.arg("exec").arg(&self.id).args(args);
-        process::run(&mut command, DEADLINE)
+        command.arg("exec").args(options).arg(&self.id).args(args);
+        command
     }
 
     /// `RUNTIME VERB ID ARGS`.

@@ -21,6 +21,7 @@ pub(crate) const TESTS: &[Test] = &[
     test("terminal-passed", With::Each, terminal_passed),
     test("terminal", With::Each, terminal),
     test("console-socket", With::Each, console_socket),
+    test("terminal-exec", With::Each, terminal_exec),
 ];
 
 const fn test(name: &'static str, with: With, run: fn(&Context) -> Result<()>) -> Test {
@@ -79,13 +80,14 @@ fn terminal_passed(context: &Context) -> Result<()> {
     })
 }
 
-const TTY_SCRIPT: &str = "echo one; echo two >/dev/tty; echo three >/dev/stdout; \
-                          echo four >/dev/console; tty; stty | head -1; ls /dev/pts; \
+const TTY_SCRIPT: &str = "echo one; echo two >/dev/tty; echo three >/dev/stdout; tty; stty | head -1; ls /dev/pts; \
                           echo type now; read line; echo \"$line\"; /bin/probe threads 2";
 
 fn tty(bundle: &mut Bundle) {
     bundle.terminal();
-    bundle.config["process"]["args"] = json!(["/bin/sh", "-c", TTY_SCRIPT]);
+    // Executed processes do not have it.
+    let script = format!("echo zero >/dev/console; {TTY_SCRIPT}");
+    bundle.config["process"]["args"] = json!(["/bin/sh", "-c", script]);
 }
 
 /// A terminal of the container's own, which the runtime couples to ours.
@@ -108,5 +110,17 @@ fn console_socket(context: &Context) -> Result<()> {
         creating.finish(DEADLINE)?.success("create")?;
         container.verb("start", &[])?.success("start")?;
         terminal::converse(master, "typed\n", DEADLINE)
+    })
+}
+
+/// A terminal for a process that is executed into a container without one.
+fn terminal_exec(context: &Context) -> Result<()> {
+    let sleep = |bundle: &mut Bundle| {
+        bundle.config["process"]["args"] = json!(["/bin/sleep", "1000"]);
+    };
+    same_output(context, "tty-exec", sleep, |container| {
+        container.start()?;
+        let mut command = container.exec_command(&["--tty"], &["/bin/sh", "-c", TTY_SCRIPT]);
+        terminal::run(&mut command, "typed\n", DEADLINE)
     })
 }

@@ -1,6 +1,10 @@
 //! The service-account token stays out of reach, whatever the route.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use nix::{
@@ -10,7 +14,7 @@ use nix::{
 
 use crate::{
     harness::{
-        Attack, Bundle, Context, Entry, Expect, attack,
+        Attack, Bundle, Container, Context, Entry, Expect, Level, Phase, attack,
         attack::no_preparation,
         fixture::{self, SERVICE_ACCOUNT, TOKEN},
         runner::{Daemon, Test, With},
@@ -27,6 +31,7 @@ pub(crate) const TESTS: &[Test] = &[
     test("var-run", With::One, var_run),
     test("overlayfs", With::One, overlayfs),
     test("unprivileged", With::One, unprivileged),
+    test("no-mount-namespace", With::Each, no_mount_namespace),
 ];
 
 const fn test(name: &'static str, with: With, run: fn(&Context) -> Result<()>) -> Test {
@@ -247,7 +252,7 @@ fn var_run(context: &Context) -> Result<()> {
 }
 
 /// An overlay mount of the image; unmounted when dropped.
-struct Overlay(std::path::PathBuf);
+struct Overlay(PathBuf);
 
 impl Overlay {
     /// `None` on a kernel that has no overlayfs.
@@ -333,4 +338,45 @@ fn unprivileged(context: &Context) -> Result<()> {
         bundle.user_namespace(100_000, 65_536);
     };
     attack(context, "mapped", &Entry::Run, no_preparation, mapped, &attacks)
+}
+
+/// A root file system whose mounts the runtime makes in the host's mount namespace.
+struct SharedRoot(PathBuf);
+
+impl Drop for SharedRoot {
+    fn drop(&mut self) {
+        // Until nothing is mounted there any more: the runtime mounts the root on itself.
+        for path in [self.0.join("proc"), self.0.clone()] {
+            while umount2(&path, MntFlags::MNT_DETACH).is_ok() {}
+        }
+    }
+}
+
+/// A container without a mount namespace of its own: `chroot(2)` is all it is in.
+fn no_mount_namespace(context: &Context) -> Result<()> {
+    let root = SharedRoot(context.scratch().join("shared-root"));
+    fixture::image(&root.0, &fixture::busybox()?)?;
+    fs::write(root.0.join("run/secrets/kubernetes.io/serviceaccount/token"), TOKEN)?;
+    let levels: &[Level] = match context.phase() {
+        Phase::Off => &[Level::Privileged],
+        _ => &[Level::Baseline, Level::Restricted, Level::Privileged],
+    };
+    for level in levels {
+        let id = context.id("no-mnt-ns");
+        let read = format!("plain:read {SERVICE_ACCOUNT}/token");
+        let mut bundle = context.bundle(&id, &["/bin/probe", "one", &read]);
+        level.annotate(&mut bundle);
+        bundle.share("mount");
+        bundle.config["root"]["path"] = root.0.to_string_lossy().into();
+        bundle.config["mounts"] = serde_json::json!([]);
+        bundle.mount("/proc", "proc", "proc", &[]);
+        let output = Container::new(context.runtime(), &id, &bundle)?.run()?;
+        let name = level.name();
+        if *level == Level::Privileged {
+            ensure!(output.stdout == format!("plain OK {TOKEN}\n"), "{name}: {output}");
+        } else {
+            ensure!(output.stdout.starts_with("plain EPERM "), "{name}: {output}");
+        }
+    }
+    Ok(())
 }
