@@ -59,12 +59,8 @@ pub(crate) fn attack(
     setup: impl Fn(&mut Bundle),
     attacks: &[Attack],
 ) -> Result<()> {
-    let levels: &[Level] = match context.phase() {
-        Phase::Off => &[Level::Baseline],
-        _ => &[Level::Baseline, Level::Restricted, Level::Privileged],
-    };
     let mut problems = Vec::new();
-    for level in levels {
+    for level in context.levels() {
         before()?;
         let (id, output) = run(context, what, entry, *level, &setup, attacks)
             .with_context(|| format!("with {}", described(context, *level)))?;
@@ -198,9 +194,10 @@ pub(crate) fn same_output(
         return Ok(());
     }
     let before = context.recorded(what)?;
-    for level in [Level::Baseline, Level::Restricted] {
+    let (_, enforcing) = context.levels().split_last().context("no level")?;
+    for level in enforcing {
         let name = level.name();
-        let (said, id) = see(level).with_context(|| format!("with {name}"))?;
+        let (said, id) = see(*level).with_context(|| format!("with {name}"))?;
         ensure!(said == before, "with {name}: {}", difference(&before, &said));
         let denials = context.with_lockc(|lockc| lockc.denials(&id))?;
         ensure!(denials.is_empty(), "with {name}: {denials:?}");

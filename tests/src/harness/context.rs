@@ -253,6 +253,17 @@ impl Context {
         Container::new(self.runtime(), &id, &bundle)
     }
 
+    /// The policies that an attack is tried under, the one that denies nothing last; without lockc,
+    /// where the policy does not matter, that alone. Policies do not depend on the runtime, so that
+    /// the two that enforce are told apart with the first one only.
+    pub(crate) fn levels(&self) -> &'static [Level] {
+        match (self.phase(), self.current.get()) {
+            (Phase::Off, _) => &[Level::Privileged],
+            (_, 0) => &[Level::Baseline, Level::Restricted, Level::Privileged],
+            _ => &[Level::Baseline, Level::Privileged],
+        }
+    }
+
     /// Keeps what was seen with lockc off for the phase with lockc on.
     pub(crate) fn record(&self, key: &str, value: String) {
         self.records.borrow_mut().insert(self.key(key), value);

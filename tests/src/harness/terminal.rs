@@ -65,7 +65,7 @@ pub(crate) fn converse(master: OwnedFd, input: &str, deadline: Duration) -> Resu
             Ok(0) => break,
             Ok(length) => {
                 said.extend_from_slice(&chunk[..length]);
-                if String::from_utf8_lossy(&said).contains(&format!("{PROMPT}\r\n"))
+                if without_returns(&said).contains(&format!("{PROMPT}\n"))
                     && let Some(input) = input.take()
                 {
                     master.write_all(input.as_bytes()).context("write to the terminal")?;
@@ -76,7 +76,13 @@ pub(crate) fn converse(master: OwnedFd, input: &str, deadline: Duration) -> Resu
             Err(error) => return Err(error).context("read from the terminal"),
         }
     }
-    Ok(String::from_utf8_lossy(&said).into_owned())
+    Ok(without_returns(&said))
+}
+
+/// The text without carriage returns: when a runtime couples two terminals, it depends on the moment
+/// how many of them add one.
+fn without_returns(said: &[u8]) -> String {
+    String::from_utf8_lossy(said).replace('\r', "")
 }
 
 /// A socket on which a runtime hands over a container's terminal.

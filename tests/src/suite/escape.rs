@@ -100,7 +100,7 @@ fn started_outside(
         return Ok(());
     }
     let works = context.recorded(what)? == "true";
-    for level in [Level::Baseline, Level::Restricted, Level::Privileged] {
+    for level in context.levels().iter().copied() {
         let (id, output) = run(level)?;
         let gained = output.stdout.contains(gain);
         let name = level.name();

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
 use crate::harness::{
-    Bundle, Container, Context, Level, Phase,
+    Bundle, Container, Context, Level,
     fixture::{self, SECRET, SERVICE_ACCOUNT, TOKEN},
     process::wait_for,
     runner::{Daemon, Test, With},
@@ -98,11 +98,7 @@ fn reads_token(
     refusal: (&str, &str),
     setup: impl Fn(&mut Bundle),
 ) -> Result<()> {
-    let levels: &[Level] = match context.phase() {
-        Phase::Off => &[Level::Privileged],
-        _ => &[Level::Baseline, Level::Restricted, Level::Privileged],
-    };
-    for level in levels {
+    for level in context.levels() {
         let id = context.id(what);
         let mut bundle = context.token_bundle(&id, &["/bin/true"]);
         level.annotate(&mut bundle);

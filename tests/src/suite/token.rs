@@ -14,7 +14,7 @@ use nix::{
 
 use crate::{
     harness::{
-        Attack, Bundle, Container, Context, Entry, Expect, Level, Phase, attack,
+        Attack, Bundle, Container, Context, Entry, Expect, Level, attack,
         attack::no_preparation,
         fixture::{self, SERVICE_ACCOUNT, TOKEN},
         runner::{Daemon, Test, With},
@@ -357,11 +357,7 @@ fn no_mount_namespace(context: &Context) -> Result<()> {
     let root = SharedRoot(context.scratch().join("shared-root"));
     fixture::image(&root.0, &fixture::busybox()?)?;
     fs::write(root.0.join("run/secrets/kubernetes.io/serviceaccount/token"), TOKEN)?;
-    let levels: &[Level] = match context.phase() {
-        Phase::Off => &[Level::Privileged],
-        _ => &[Level::Baseline, Level::Restricted, Level::Privileged],
-    };
-    for level in levels {
+    for level in context.levels() {
         let id = context.id("no-mnt-ns");
         let read = format!("plain:read {SERVICE_ACCOUNT}/token");
         let mut bundle = context.bundle(&id, &["/bin/probe", "one", &read]);
