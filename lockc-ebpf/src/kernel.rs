@@ -108,7 +108,7 @@ impl Task {
     }
 
     /// Sequence number of the mount namespace: unlike its address and its inode number it is
-    /// never reused (kernel/fs/namespace.c, `alloc_mnt_ns`). 0 for a task that is exiting.
+    /// never reused (`alloc_mnt_ns`, fs/namespace.c, 6.12). 0 for a task that is exiting.
     #[inline(always)]
     pub(crate) fn mount_namespace(self) -> MountNamespace {
         let nsproxy: *const u8 = load(self.0, &OFF_TASK_NSPROXY);
@@ -122,14 +122,14 @@ impl Task {
         MountNamespace { address: namespace as u64, seq: load(namespace, &OFF_MNTNS_SEQ) }
     }
 
-    /// Start time in clock ticks since boot, as in `/proc/PID/stat` (fs/proc/array.c:
-    /// `nsec_to_clock_t`, with 100 ticks per second on every architecture we build for).
+    /// Start time in clock ticks since boot, as in `/proc/PID/stat` (`nsec_to_clock_t`,
+    /// `fs/proc/array.c`, with 100 ticks per second on every architecture we build for).
     #[inline(always)]
     pub(crate) fn start_ticks(self) -> u64 {
         load::<u64>(self.0, &OFF_TASK_START_BOOTTIME) / 10_000_000
     }
 
-    /// Number of the system call the task is in. The register is 64 bits on x86_64 and 32 on
+    /// Number of the system call the task is in. The register is 64 bits on `x86_64` and 32 on
     /// arm64; both are little-endian, and numbers are small.
     #[inline(always)]
     pub(crate) fn system_call(self) -> u32 {

@@ -1,7 +1,7 @@
 //! Guest-side tests of lockc, and the attacker that they put into containers.
 //!
 //! ```text
-//! lockc-tests run --suite micro|full [--runtime runc|runc-new|crun] [--off] [FILTER]
+//! lockc-tests run --suite micro|full [--runtime runc|runc-new|crun] [--off] [--thorough] [FILTER]
 //! lockc-tests list
 //! lockc-tests demo
 //! lockc-tests probe VERB ARG…
@@ -24,7 +24,7 @@ use harness::{
 };
 
 const USAGE: &str = "usage: lockc-tests run --suite micro|full [--runtime NAME] [--off] \
-                     [--containers N] [--parallel N] [--failures N] [FILTER]\n       \
+                     [--thorough] [--containers N] [--parallel N] [--failures N] [FILTER]\n       \
                      lockc-tests list | demo | probe VERB ARG...";
 
 fn main() -> Result<ExitCode> {
@@ -67,7 +67,7 @@ impl Options {
             runtime: None,
             off: false,
             filter: String::new(),
-            amounts: Amounts { containers: 200, parallel, failures: 5000 },
+            amounts: Amounts { containers: 60, parallel, failures: 500 },
         };
         let mut args = args.iter();
         while let Some(arg) = args.next() {
@@ -76,6 +76,10 @@ impl Options {
                 "--suite" => options.suite.clone_from(value()?),
                 "--runtime" => options.runtime = Some(value()?.clone()),
                 "--off" => options.off = true,
+                "--thorough" => {
+                    options.amounts =
+                        Amounts { containers: 200, failures: 5000, ..options.amounts };
+                }
                 "--containers" => options.amounts.containers = value()?.parse()?,
                 "--parallel" => options.amounts.parallel = value()?.parse()?,
                 "--failures" => options.amounts.failures = value()?.parse()?,

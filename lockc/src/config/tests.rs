@@ -1,3 +1,4 @@
+use std::fmt::Write as _;
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -157,6 +158,15 @@ fn files_that_are_none() {
 }
 
 /// As long and as deep as a file can be.
+/// As many unknown keys.
+fn lines(count: usize) -> String {
+    let mut text = String::new();
+    for n in 0..count {
+        writeln!(text, "k{n:06}=1").unwrap();
+    }
+    text
+}
+
 #[test]
 fn large_files_do_no_harm() {
     let most = usize::try_from(MAX_LEN).unwrap();
@@ -168,7 +178,7 @@ fn large_files_do_no_harm() {
         format!("a = {}", "{a=".repeat(most / 3 - 8)),
         "[".repeat(most),
         "[[rule]]\n".repeat(most / 9),
-        (0..most / 10).map(|n| format!("k{n:06}=1\n")).collect(),
+        lines(most / 10),
         "\u{e4}".repeat(most / 2),
     ] {
         let start = std::time::Instant::now();
@@ -178,8 +188,7 @@ fn large_files_do_no_harm() {
         let elapsed = start.elapsed();
         assert!(elapsed < Duration::from_secs(20), "{elapsed:?} for {}…", &text[..8]);
     }
-    let many = (0..100).map(|n| format!("k{n}=1\n")).collect::<String>();
-    assert!(parse(&many).unwrap_err().ends_with("\nlockc.toml: 36 more problems"));
+    assert!(parse(&lines(100)).unwrap_err().ends_with("\nlockc.toml: 36 more problems"));
 }
 
 proptest::proptest! {

@@ -108,7 +108,7 @@ mod tests {
         let mut event = event();
         let evil = b"/a\ndenied open container=other b\xff";
         event.path[..evil.len()].copy_from_slice(evil);
-        event.path_len = evil.len() as u32;
+        event.path_len = u32::try_from(evil.len()).unwrap();
         let line = line(&event, &names());
         assert!(!line.contains('\n') && !line.contains(" container=other"), "{line}");
     }

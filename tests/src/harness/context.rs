@@ -206,6 +206,9 @@ impl Context {
             if kind == "runc" {
                 paths.push(self.node_bin().join("runc-*"));
             }
+            if paths.is_empty() {
+                return String::new();
+            }
             format!("[[runtime]]\nname = \"{kind}\"\npaths = {paths:?}\n")
         });
         let rules = [Level::Restricted, Level::Privileged].map(|level| {

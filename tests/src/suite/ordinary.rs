@@ -38,7 +38,7 @@ head -c 4 /dev/zero | od -An -tx1
 head -c 8 /dev/urandom | wc -c
 echo discarded >/dev/null && cat /dev/null | wc -c
 ls /dev | sort
-ls / | sort
+ls -d /bin /etc /proc /tmp
 ls /proc/self/fd | wc -l
 mkdir -p /tmp/a/b && touch /tmp/a/b/c && mv /tmp/a /tmp/z && ls /tmp/z/b && rm -r /tmp/z
 ln -s /etc/hostname /tmp/link && cat /tmp/link && ln /tmp/words /tmp/hard && cat /tmp/hard | wc -l

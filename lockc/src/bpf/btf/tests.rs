@@ -17,7 +17,7 @@ impl Builder {
         if name.is_empty() {
             return 0;
         }
-        let at = self.strings.len() as u32;
+        let at = u32::try_from(self.strings.len()).unwrap();
         self.strings.extend(name.bytes());
         self.strings.push(0);
         at
@@ -34,8 +34,9 @@ impl Builder {
         let mut data = Vec::new();
         data.extend(MAGIC.to_ne_bytes());
         data.extend([1, 0]);
-        let types = self.types.len() as u32;
-        for word in [24, 0, types, types, self.strings.len() as u32] {
+        let types = u32::try_from(self.types.len()).unwrap();
+        let strings = u32::try_from(self.strings.len()).unwrap();
+        for word in [24, 0, types, types, strings] {
             data.extend(word.to_ne_bytes());
         }
         data.extend(&self.types);

@@ -1,0 +1,40 @@
+//! Offsets of kernel fields, compared with what a C compiler says about the same kernels.
+//! `tests/btf/make.py` makes both files of a kernel.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use lockc::bpf::{
+    btf::Btf,
+    layout::{FIELDS, resolve},
+};
+
+/// Global → offset and size in bytes.
+fn golden(path: &Path) -> BTreeMap<String, (u64, u64)> {
+    fs::read_to_string(path)
+        .unwrap()
+        .lines()
+        .map(|line| {
+            let mut words = line.split(' ');
+            let name = words.next().unwrap().to_owned();
+            let mut number = || words.next().unwrap().parse().unwrap();
+            (name, (number(), number()))
+        })
+        .collect()
+}
+
+#[test]
+fn offsets_are_those_of_the_c_compiler() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/btf");
+    for kernel in ["6.1-x86_64", "6.12-x86_64", "7.x-x86_64", "6.12-arm64"] {
+        let data = fs::read(directory.join(format!("{kernel}.btf"))).unwrap();
+        let offsets = resolve(&Btf::parse(&data).unwrap()).unwrap();
+        let golden = golden(&directory.join(format!("{kernel}.golden")));
+        let known: Vec<_> = FIELDS.iter().map(|field| field.global).collect();
+        assert_eq!(known, golden.keys().collect::<Vec<_>>(), "{kernel}: make the tables again");
+        for (field, offset) in FIELDS.iter().zip(offsets) {
+            let (expected, size) = golden[field.global];
+            assert_eq!(offset, expected, "{kernel}: {}", field.global);
+            assert!(field.size == 0 || field.size == size, "{kernel}: size of {}", field.global);
+        }
+    }
+}
