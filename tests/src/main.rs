@@ -67,7 +67,7 @@ impl Options {
             runtime: None,
             off: false,
             filter: String::new(),
-            amounts: Amounts { containers: 60, parallel, failures: 500 },
+            amounts: Amounts { containers: 30, parallel, failures: 200 },
         };
         let mut args = args.iter();
         while let Some(arg) = args.next() {

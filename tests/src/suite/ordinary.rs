@@ -77,7 +77,9 @@ fn exec(context: &Context) -> Result<()> {
     };
     same_output(context, "exec", setup, |container| {
         container.start()?;
-        let mut said = container.exec(&["/bin/sh", "-c", SCRIPT])?.success("exec")?.stdout;
+        let script = "exec 2>&1; seq 9 | sort -r | head -2; cat /proc/1/comm; echo a >/tmp/a; cat /tmp/a; \
+                      /bin/probe list 'threads:threads 4' 'tcp:tcp' 'memfd-exec:memfd-exec'";
+        let mut said = container.exec(&["/bin/sh", "-c", script])?.success("exec")?.stdout;
         for _ in 0..3 {
             let check = container.exec(&["/bin/sh", "-c", "test -d /proc/1 && echo healthy"])?;
             said.push_str(&check.stdout);
