@@ -56,6 +56,16 @@ impl Holdings {
         count_maps(PINS.as_ref(), &mut maps)?;
         Ok(Self { descriptors: count("fd")?, threads: count("task")?, maps })
     }
+
+    /// The record of the safe default is the only one, and nothing waits.
+    fn is_idle(&self) -> bool {
+        let wanted = [("CONTAINERS", 1), ("CONTAINER_NAMES", 0), ("PENDING", 0)];
+        wanted.iter().all(|(name, entries)| {
+            self.maps
+                .iter()
+                .any(|(map, count)| map.ends_with(&format!("/{name}")) && count == entries)
+        })
+    }
 }
 
 /// Counts the entries of every hash map pinned below a directory.
@@ -152,12 +162,12 @@ fn failing_starts(context: &Context) -> Result<()> {
     })
 }
 
-/// What the daemon holds once that is `wanted`, or has stopped changing.
+/// What the daemon holds once that is `wanted`, or no container is left.
 fn settled(lockc: &Lockc, wanted: Option<&Holdings>) -> Result<Holdings> {
     let mut last = Holdings::of(lockc)?;
     let found = process::wait_for("everything as before", TIDY, || {
         let now = Holdings::of(lockc)?;
-        let settled = wanted.map_or(now == last, |wanted| now == *wanted);
+        let settled = wanted.map_or_else(|| now.is_idle(), |wanted| now == *wanted);
         last = now;
         Ok(settled.then(|| last.clone()))
     });
