@@ -1,140 +1,188 @@
-//! What the gate costs a container start: `cargo bench -p lockc --bench gate`, as root, with runc
-//! and a static busybox installed. Prints percentiles; compares nothing.
+//! What the gate costs a container start: `cargo bench -p lockc --bench gate [-- STARTS]`, as root,
+//! with runc and a static busybox installed. Prints percentiles; compares nothing.
 //!
-//! The gate is the real one, on a copy of the machine's runc, and decides as the daemon does, up to
-//! the registration in the kernel, which needs BPF LSM.
+//! The group and the gate are the real ones, on a copy of the machine's runc, and decide as the
+//! daemon does, up to what needs BPF LSM: reading the caller's label and registering.
 
 #![expect(clippy::print_stdout, reason = "a bench prints what it measured")]
 
+mod gate {
+    pub(crate) mod recorder;
+    pub(crate) mod report;
+}
+
 use std::{
     fs::{self, File},
-    os::fd::{AsFd as _, BorrowedFd},
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
-use lockc::{
-    config::Config,
-    runtime::{self, cmdline::Dialect},
-    watch::{
-        gate::{Decide, Decision, Gate},
-        group::Group,
-    },
+use lockc::watch::{gate::Gate, group::Group};
+
+use self::gate::{
+    recorder::{Mode, Recorder},
+    report::{difference, percentiles},
 };
-use nix::unistd::Pid;
 
-const STARTS: usize = 200;
-
-/// The daemon's decision without its registration.
-struct Examine {
-    config: Config,
-    times: Arc<Mutex<Vec<Duration>>>,
-}
-
-impl Decide for Examine {
-    fn decide(&self, tid: Pid, _exe: BorrowedFd<'_>) -> Decision {
-        let start = Instant::now();
-        let examined = runtime::examine(tid, Dialect::Runc, &self.config);
-        let time = start.elapsed();
-        drop(examined);
-        self.times.lock().unwrap_or_else(PoisonError::into_inner).push(time);
-        Decision { allow: true, message: None }
-    }
-
-    fn decide_late(&self, _tid: Pid) -> Decision {
-        Decision { allow: true, message: None }
-    }
-
-    fn trouble(&self, message: String) {
-        println!("trouble: {message}");
-    }
-}
+/// A container start as Docker 26 makes it, but for what exists on one machine only: mounts of
+/// `/etc/hosts` and the like, the hook that sets up the network, the control group's path.
+const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/gate/config.json");
+/// Most of these are quick; the gate's own time is a small part of each.
+const STARTS: usize = 300;
+/// Executions of a program that does nothing, to see what waiting for any answer costs.
+const ROUND_TRIPS: usize = 1000;
 
 fn main() -> Result<()> {
+    let starts = std::env::args().find_map(|word| word.parse().ok()).unwrap_or(STARTS);
     let directory = tempfile::tempdir()?;
     let bundle = make_bundle(directory.path())?;
-    let size = fs::metadata(bundle.join("config.json"))?.len();
-    let plain = copy_runtime(directory.path(), "plain")?;
-    let marked = copy_runtime(directory.path(), "marked")?;
-
     let group = Arc::new(Group::new().context("a fanotify group needs root")?);
-    group.mark(File::open(&marked)?.as_fd())?;
-    let times = Arc::new(Mutex::new(Vec::new()));
-    let decide = Examine { config: Config::default(), times: Arc::clone(&times) };
-    let gate = Gate::start(group, decide, Duration::from_secs(2))?;
+    let runc = Pair::new(directory.path(), Path::new("/usr/bin/runc"), &group)?;
+    let nothing = Pair::new(directory.path(), Path::new("/bin/busybox"), &group)?;
+    let recorder = Recorder::install();
+    let gate = Gate::start(group, recorder, Duration::from_secs(2))?;
 
-    let (mut without, mut with) = (Vec::new(), Vec::new());
-    for number in 0..STARTS {
-        // In turn, and each first half of the time, so that both meet the same machine.
-        let mut pair = [(&plain, &mut without), (&marked, &mut with)];
-        if number % 2 == 1 {
-            pair.reverse();
-        }
-        for (runtime, walls) in pair {
-            walls.push(run(runtime, &bundle, number)?);
-        }
-    }
+    println!(
+        "{starts} x `runc run` each way, config.json of {} bytes",
+        fs::metadata(CONFIG)?.len()
+    );
+    starts_with_and_without(&runc, &bundle, starts, recorder)?;
+    parts(&runc, &bundle, starts, recorder)?;
+    round_trips(&nothing, recorder)?;
     gate.stop();
-    let mut inside = std::mem::take(&mut *times.lock().unwrap_or_else(PoisonError::into_inner));
-    let events = inside.len();
-    let share =
-        inside.iter().sum::<Duration>().as_secs_f64() / with.iter().sum::<Duration>().as_secs_f64();
-
-    println!("{STARTS} x `runc run`, config.json of {size} bytes, {events} events at the gate");
-    report("decision (caller, argv, command line, bundle, policy)", &mut inside);
-    report("runc run, not marked", &mut without);
-    report("runc run, marked", &mut with);
-    println!("share of a marked runc run spent deciding: {:.2} %", share * 100.0);
     Ok(())
 }
 
-fn report(what: &str, times: &mut [Duration]) {
-    times.sort_unstable();
-    let at = |share: usize| times.get(times.len().saturating_sub(1) * share / 1000);
-    let shown = [("p50", 500), ("p99", 990), ("max", 1000)]
-        .map(|(name, share)| format!("{name} {:>10.1?}", at(share).copied().unwrap_or_default()));
-    println!("{what:<56} {}", shown.join("  "));
+/// The daemon's decisions, and the starts they are part of.
+fn starts_with_and_without(
+    runc: &Pair,
+    bundle: &Path,
+    starts: usize,
+    recorder: &Recorder,
+) -> Result<()> {
+    recorder.set(Mode::Decide);
+    let mut walls = Vec::new();
+    let (mut shares, mut waits) = (Vec::new(), Vec::new());
+    for number in 0..starts {
+        let (without, with) = runc.time(number, |program| start(program, bundle, number))?;
+        walls.push((without, with));
+        // The answer lets runc go on; what is recorded after it may come late.
+        let events = recorder.take();
+        let wait: Duration = events.iter().map(|event| event.1).sum();
+        shares.push(wait.as_secs_f64() / with.as_secs_f64());
+        waits.extend(events);
+    }
+    println!("\nevent to answer: decision, ticket, write of the answer");
+    for verb in ["run", "init"] {
+        percentiles(verb, waits.iter().filter(|event| event.0 == verb).map(|event| event.1));
+    }
+    percentiles("all", waits.iter().map(|event| event.1));
+    println!("\nwall time of `runc run`");
+    percentiles("not marked", walls.iter().map(|wall| wall.0));
+    percentiles("marked", walls.iter().map(|wall| wall.1));
+    difference(&walls);
+    let total: f64 = waits.iter().map(|event| event.1.as_secs_f64()).sum();
+    let wall: f64 = walls.iter().map(|wall| wall.1.as_secs_f64()).sum();
+    shares.sort_unstable_by(f64::total_cmp);
+    println!(
+        "share of it spent at the gate, {} events per start: median {:.2} %, of the sums {:.2} %",
+        waits.len() / starts.max(1),
+        shares.get(shares.len() / 2).unwrap_or(&0.0) * 100.0,
+        total / wall * 100.0
+    );
+    Ok(())
 }
 
-fn copy_runtime(directory: &Path, name: &str) -> Result<PathBuf> {
-    let path = directory.join(name).join("runc");
-    fs::create_dir_all(directory.join(name))?;
-    fs::copy("/usr/bin/runc", &path).context("copy /usr/bin/runc")?;
-    Ok(path)
+/// The same steps one by one, in starts of their own.
+fn parts(runc: &Pair, bundle: &Path, starts: usize, recorder: &Recorder) -> Result<()> {
+    recorder.set(Mode::Parts);
+    for number in 0..starts {
+        start(&runc.marked, bundle, number)?;
+    }
+    let events = recorder.take();
+    println!("\nparts of a decision about `run`");
+    for part in ["command line", "caller", "bundle", "policy"] {
+        percentiles(part, events.iter().filter(|event| event.0 == part).map(|event| event.1));
+    }
+    Ok(())
 }
 
-fn run(runtime: &Path, bundle: &Path, number: usize) -> Result<Duration> {
+/// What an `execve` waits beyond the decision: the event's way to a thread, and the answer's back.
+fn round_trips(nothing: &Pair, recorder: &Recorder) -> Result<()> {
+    recorder.set(Mode::Allow);
+    let mut walls = Vec::new();
+    for number in 0..ROUND_TRIPS {
+        walls.push(nothing.time(number, |program| {
+            let time = Instant::now();
+            let status = Command::new(program).arg("true").status()?;
+            ensure!(status.success(), "{} failed: {status}", program.display());
+            Ok(time.elapsed())
+        })?);
+    }
+    println!("\nwall time of a program that does nothing, answered without looking");
+    percentiles("not marked", walls.iter().map(|wall| wall.0));
+    percentiles("marked", walls.iter().map(|wall| wall.1));
+    difference(&walls);
+    Ok(())
+}
+
+/// Two copies of a program, one of which waits for the gate.
+struct Pair {
+    plain: PathBuf,
+    marked: PathBuf,
+}
+
+impl Pair {
+    fn new(directory: &Path, program: &Path, group: &Group) -> Result<Self> {
+        let name = program.file_name().context("a program has a name")?;
+        let copy = |kind| {
+            let path = directory.join(kind).join(name);
+            fs::create_dir_all(directory.join(kind))?;
+            fs::copy(program, &path).with_context(|| format!("copy {}", program.display()))?;
+            Ok::<_, anyhow::Error>(path)
+        };
+        let pair = Self { plain: copy("plain")?, marked: copy("marked")? };
+        group.mark(File::open(&pair.marked)?.as_fd())?;
+        Ok(pair)
+    }
+
+    /// Both in turn, and each first half of the time, so that both meet the same machine.
+    fn time(
+        &self,
+        number: usize,
+        run: impl Fn(&Path) -> Result<Duration>,
+    ) -> Result<(Duration, Duration)> {
+        if number.is_multiple_of(2) {
+            Ok((run(&self.plain)?, run(&self.marked)?))
+        } else {
+            let with = run(&self.marked)?;
+            Ok((run(&self.plain)?, with))
+        }
+    }
+}
+
+fn start(runtime: &Path, bundle: &Path, number: usize) -> Result<Duration> {
     let id = format!("lockc-bench-{}-{number}", std::process::id());
-    let start = Instant::now();
+    let time = Instant::now();
     let status = Command::new(runtime)
         .args(["run", "--bundle"])
         .arg(bundle)
         .arg(id)
         .stdout(Stdio::null())
         .status()?;
-    let time = start.elapsed();
+    let time = time.elapsed();
     ensure!(status.success(), "{} failed: {status}", runtime.display());
     Ok(time)
 }
 
-/// A bundle whose `config.json` is about as long as Docker's, by its seccomp profile.
 fn make_bundle(directory: &Path) -> Result<PathBuf> {
     let bundle = directory.join("bundle");
     fs::create_dir_all(bundle.join("rootfs/bin"))?;
     fs::copy("/bin/busybox", bundle.join("rootfs/bin/true")).context("copy /bin/busybox")?;
-    let status = Command::new("runc").arg("spec").current_dir(&bundle).status()?;
-    ensure!(status.success(), "runc spec failed: {status}");
-    let path = bundle.join("config.json");
-    let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path)?)?;
-    config["process"]["terminal"] = false.into();
-    config["process"]["args"] = serde_json::json!(["/bin/true"]);
-    let annotations: serde_json::Map<_, _> = (0..200)
-        .map(|n| (format!("org.example.annotation.number-{n}"), "a value like others".into()))
-        .collect();
-    config["annotations"] = annotations.into();
-    fs::write(&path, serde_json::to_vec(&config)?)?;
+    fs::copy(CONFIG, bundle.join("config.json")).with_context(|| format!("copy {CONFIG}"))?;
     Ok(bundle)
 }
