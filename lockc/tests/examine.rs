@@ -117,7 +117,7 @@ fn a_new_container() {
     let rootfs = nix::sys::stat::fstat(examined.rootfs.unwrap()).unwrap();
     let expected = nix::sys::stat::stat(&bundle.dir.path().join("rootfs")).unwrap();
     assert_eq!((rootfs.st_dev, rootfs.st_ino), (expected.st_dev, expected.st_ino));
-    assert!(examined.caller.unwrap().start_ticks > 0);
+    assert!(examined.caller.unwrap().unwrap().start_ticks > 0);
 }
 
 #[test]

@@ -44,8 +44,10 @@ impl Labels {
 
     /// The label of the process of thread `tid`; `None` if it has none, or is gone.
     pub fn get(&self, tid: Pid) -> Option<Label> {
-        // Only pidfds of whole processes exist before 6.9; threads share their leader's label.
-        let pidfd = open_process(process_of(tid)?).ok()?;
+        // Only pidfds of whole processes exist before 6.9; threads share their leader's label. Most
+        // often the thread is the leader, which nobody else's number opens.
+        let pidfd =
+            open_process(tid.as_raw()).ok().or_else(|| open_process(process_of(tid)?).ok())?;
         let key = pidfd.as_raw_fd();
         let mut label = std::mem::MaybeUninit::<Label>::uninit();
         let attr = ElementAttr {

@@ -241,7 +241,9 @@ impl Decide for Keeper {
         }
         let examined = runtime::examine(tid, Dialect::of(&name), &self.config);
         let caller = match examined.caller {
-            Ok(caller) => caller,
+            Ok(Some(caller)) => caller,
+            // `runc init`: it keeps the label that it has.
+            Ok(None) => return Decision { allow: true, message: None },
             Err(error) => {
                 // Killed meanwhile, as a rule; otherwise the kernel side knows the file.
                 return Decision {

@@ -13,7 +13,6 @@
 //! are shown here as the script was given them.
 
 use std::{
-    fs,
     io::{self, IoSliceMut},
     path::PathBuf,
     thread,
@@ -25,6 +24,8 @@ use nix::{
     sys::uio::{RemoteIoVec, process_vm_readv},
     unistd::Pid,
 };
+
+use super::proc;
 
 /// Most words that are read. A runtime's own options come first; the rest are
 /// the words of a container's process, which are not looked at.
@@ -40,6 +41,9 @@ pub const MAX_TOTAL_LEN: usize = 256 << 10;
 /// Memory is read in pieces that do not cross a multiple of this, because a piece
 /// that touches an unmapped page is not read at all. It divides every page size.
 const PAGE: u64 = 4096;
+
+/// Most bytes of `/proc/TID/syscall`: nine numbers of up to 64 bits.
+const SYSCALL_LEN: usize = 256;
 
 /// Longest wait for a task to fall asleep.
 const MAX_WAIT: Duration = Duration::from_secs(1);
@@ -107,14 +111,15 @@ pub fn read(tid: Pid) -> Result<Argv, ArgvError> {
 fn frozen_syscall(tid: Pid) -> Result<String, ArgvError> {
     let path = PathBuf::from(format!("/proc/{tid}/syscall"));
     let end = Instant::now() + MAX_WAIT;
+    let mut text = [0; SYSCALL_LEN];
     loop {
-        let text = fs::read_to_string(&path).map_err(|source| ArgvError::Syscall {
+        let text = proc::read(&path, &mut text).map_err(|source| ArgvError::Syscall {
             tid: tid.as_raw(),
             path: path.clone(),
             source,
         })?;
-        if text.trim_end() != "running" || Instant::now() >= end {
-            return Ok(text);
+        if text.trim_ascii_end() != b"running" || Instant::now() >= end {
+            return Ok(String::from_utf8_lossy(text).into_owned());
         }
         thread::yield_now();
     }

@@ -2,12 +2,8 @@
 //! stands in the file system.
 
 use std::{
-    fs::{self, File},
-    io::{self, Read as _},
-    os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::fs::OpenOptionsExt as _,
-    },
+    fs, io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -15,6 +11,8 @@ use nix::{
     fcntl::OFlag,
     unistd::{Gid, Pid, Uid},
 };
+
+use super::proc;
 
 /// A caller of an OCI runtime.
 #[derive(Debug)]
@@ -100,20 +98,17 @@ fn field<T>(
     field: &'static str,
     parse: impl FnOnce(&[u8]) -> Option<T>,
 ) -> Result<T, CallerError> {
-    let failed = |source| CallerError::Read { path: path.to_owned(), source };
-    // One read is one consistent answer. A task in hundreds of groups has a longer file, whose
-    // end is not needed.
+    // A task in hundreds of groups has a longer `status`, whose end is not needed.
     let mut text = [0; 4096];
-    let len = File::open(path).and_then(|mut file| file.read(&mut text)).map_err(failed)?;
-    parse(&text[..len]).ok_or_else(|| CallerError::Field { path: path.to_owned(), field })
+    let text = proc::read(path, &mut text)
+        .map_err(|source| CallerError::Read { path: path.to_owned(), source })?;
+    parse(text).ok_or_else(|| CallerError::Field { path: path.to_owned(), field })
 }
 
 fn open_path(path: PathBuf) -> Result<OwnedFd, CallerError> {
-    File::options()
-        .read(true)
-        .custom_flags((OFlag::O_PATH | OFlag::O_DIRECTORY).bits())
-        .open(&path)
-        .map(OwnedFd::from)
+    // Nothing below it is asked: a file system in user space, which may refuse lockc or never
+    // answer it, does not notice.
+    proc::open(&path, OFlag::O_PATH | OFlag::O_DIRECTORY)
         .map_err(|source| CallerError::Read { path, source })
 }
 
@@ -180,6 +175,10 @@ mod tests {
         let cwd = nix::sys::stat::fstat(caller.cwd()).unwrap();
         assert_eq!(cwd.st_ino, fs::metadata(".").unwrap().ino());
         assert_eq!(caller.cwd_path().unwrap(), std::env::current_dir().unwrap());
+        for directory in [caller.cwd(), caller.root()] {
+            let flags = nix::fcntl::fcntl(directory, nix::fcntl::FcntlArg::F_GETFL).unwrap();
+            assert!(OFlag::from_bits_retain(flags).contains(OFlag::O_PATH));
+        }
     }
 
     #[test]

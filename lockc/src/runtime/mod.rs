@@ -10,6 +10,7 @@ pub mod bundle;
 pub mod caller;
 pub mod cmdline;
 pub mod plan;
+mod proc;
 
 use std::os::fd::OwnedFd;
 
@@ -18,7 +19,7 @@ use nix::unistd::Pid;
 use self::{
     bundle::Bundle,
     caller::{Caller, CallerError},
-    cmdline::{Dialect, Verb},
+    cmdline::{Dialect, Invocation, Verb},
     plan::{Action, Plan},
 };
 use crate::config::Config;
@@ -30,9 +31,10 @@ pub struct Examined {
     pub action: Action,
     /// The command; `None` if it could not be understood.
     pub verb: Option<Verb>,
-    /// Who executes the runtime. Without this there is nothing to register: on an
-    /// error other than [`Action::Deny`] the kernel side gives the default policy.
-    pub caller: Result<Caller, CallerError>,
+    /// Who executes the runtime; `None` with [`Action::Keep`], which does not depend on it. After
+    /// an error there is nothing to register: unless it is refused, the kernel side gives the
+    /// default policy.
+    pub caller: Result<Option<Caller>, CallerError>,
     /// The root file system of a new container, opened with `O_PATH`.
     pub rootfs: Option<OwnedFd>,
 }
@@ -40,6 +42,16 @@ pub struct Examined {
 /// Finds out what thread `tid`, which must be frozen in the `execve` of a runtime,
 /// is about to do.
 pub fn examine(tid: Pid, dialect: Dialect, config: &Config) -> Examined {
+    let invocation =
+        argv::read(tid).map_err(|error| plan::failed(&error, config)).and_then(|argv| {
+            cmdline::parse(dialect, &argv.words, argv.cut)
+                .map_err(|error| plan::failed(&error, config))
+        });
+    // Two of three executions of a runtime per container are of this kind.
+    if let Ok(Invocation { verb: Verb::Init, .. }) = invocation {
+        let (action, verb) = (Action::Keep, Some(Verb::Init));
+        return Examined { action, verb, caller: Ok(None), rootfs: None };
+    }
     let caller = match Caller::read(tid) {
         Ok(caller) => caller,
         Err(error) => {
@@ -47,22 +59,18 @@ pub fn examine(tid: Pid, dialect: Dialect, config: &Config) -> Examined {
             return Examined { action, verb: None, caller: Err(error), rootfs: None };
         }
     };
-    let invocation =
-        argv::read(tid).map_err(|error| plan::failed(&error, config)).and_then(|argv| {
-            cmdline::parse(dialect, &argv.words, argv.cut)
-                .map_err(|error| plan::failed(&error, config))
-        });
-    let invocation = match invocation {
-        Ok(invocation) => invocation,
-        Err(action) => return Examined { action, verb: None, caller: Ok(caller), rootfs: None },
+    let (action, verb, rootfs) = match invocation {
+        Err(action) => (action, None, None),
+        Ok(invocation) => {
+            let verb = Some(invocation.verb.clone());
+            match plan::plan(invocation, caller.ids.euid) {
+                Plan::Act(action) => (action, verb, None),
+                Plan::New(new) => match Bundle::read(&caller, &new.target) {
+                    Ok(bundle) => (new.admit(&bundle.facts, config), verb, bundle.rootfs.ok()),
+                    Err(error) => (new.failed(&error, config), verb, None),
+                },
+            }
+        }
     };
-    let verb = Some(invocation.verb.clone());
-    let (action, rootfs) = match plan::plan(invocation, caller.ids.euid) {
-        Plan::Act(action) => (action, None),
-        Plan::New(new) => match Bundle::read(&caller, &new.target) {
-            Ok(bundle) => (new.admit(&bundle.facts, config), bundle.rootfs.ok()),
-            Err(error) => (new.failed(&error, config), None),
-        },
-    };
-    Examined { action, verb, caller: Ok(caller), rootfs }
+    Examined { action, verb, caller: Ok(Some(caller)), rootfs }
 }
