@@ -36,6 +36,9 @@ pub(crate) enum Mode {
     Parts,
 }
 
+/// Name of the time until the answer was written.
+pub(crate) const ANSWERED: &str = "answered";
+
 /// What was measured, by name.
 type Event = (&'static str, Duration);
 
@@ -47,8 +50,8 @@ pub(crate) struct Recorder {
 }
 
 thread_local! {
-    /// When this thread was asked, and what about.
-    static ASKED: Cell<Option<(Instant, &'static str)>> = const { Cell::new(None) };
+    /// When this thread was asked.
+    static ASKED: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
 impl Recorder {
@@ -124,7 +127,8 @@ impl Decide for &'static Recorder {
         }
         let start = Instant::now();
         let examined = runtime::examine(tid, Dialect::Runc, &self.config);
-        ASKED.set(Some((start, name(examined.verb.as_ref()))));
+        self.add((name(examined.verb.as_ref()), start.elapsed()));
+        ASKED.set(Some(start));
         Decision { allow: true, message: Some((Level::Info, "answered".into())) }
     }
 
@@ -143,8 +147,8 @@ impl Log for Recorder {
     }
 
     fn log(&self, _record: &Record<'_>) {
-        if let Some((start, name)) = ASKED.take() {
-            self.add((name, start.elapsed()));
+        if let Some(start) = ASKED.take() {
+            self.add((ANSWERED, start.elapsed()));
         }
     }
 
