@@ -6,7 +6,7 @@ use std::{
     path::Path,
     process::Command,
     sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
@@ -35,6 +35,9 @@ pub(crate) const TESTS: &[Test] = &[Test {
 const ALLOWANCE: u64 = 2048;
 /// Longest time until everything is tidied up.
 const TIDY: Duration = Duration::from_mins(1);
+
+/// How long nothing must change to be taken for settled: several of the daemon's sweeps.
+const STILL: Duration = Duration::from_secs(4);
 
 /// What could leak.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,12 +155,16 @@ fn failing_starts(context: &Context) -> Result<()> {
     })
 }
 
-/// What the daemon holds once that is `wanted`, or has stopped changing.
+/// What the daemon holds once that is `wanted`, or has not changed for a while.
 fn settled(lockc: &Lockc, wanted: Option<&Holdings>) -> Result<Holdings> {
     let mut last = Holdings::of(lockc)?;
+    let mut since = Instant::now();
     let found = process::wait_for("everything as before", TIDY, || {
         let now = Holdings::of(lockc)?;
-        let settled = wanted.map_or(now == last, |wanted| now == *wanted);
+        if now != last {
+            since = Instant::now();
+        }
+        let settled = wanted.map_or(since.elapsed() > STILL, |wanted| now == *wanted);
         last = now;
         Ok(settled.then(|| last.clone()))
     });
