@@ -80,8 +80,8 @@ fn main() -> Result<()> {
     gate.stop();
     let mut inside = std::mem::take(&mut *times.lock().unwrap_or_else(PoisonError::into_inner));
     let events = inside.len();
-    let share = inside.iter().sum::<Duration>().as_secs_f64()
-        / with.iter().sum::<Duration>().as_secs_f64();
+    let share =
+        inside.iter().sum::<Duration>().as_secs_f64() / with.iter().sum::<Duration>().as_secs_f64();
 
     println!("{STARTS} x `runc run`, config.json of {size} bytes, {events} events at the gate");
     report("decision (caller, argv, command line, bundle, policy)", &mut inside);

@@ -10,7 +10,6 @@ use std::{
     path::PathBuf,
     process::{Command, Stdio},
     thread,
-    time::{Duration, Instant},
 };
 
 use lockc::{
@@ -75,19 +74,17 @@ impl Bundle {
     }
 
     /// Starts the runtime, examines it while it is frozen, and refuses it.
-    fn examine(&self, dialect: Dialect, config: &Config, words: &[&str]) -> (Examined, Duration) {
+    fn examine(&self, dialect: Dialect, config: &Config, words: &[&str]) -> Examined {
         let mut command = Command::new(&self.runtime);
         command.args(words).current_dir(self.dir.path()).stderr(Stdio::null());
         let spawner = thread::spawn(move || command.status());
         let events = self.gate.read_events().unwrap();
         let [event] = &events[..] else { panic!("{} events at once", events.len()) };
-        let start = Instant::now();
         let examined = examine(Pid::from_raw(event.pid()), dialect, config);
-        let elapsed = start.elapsed();
         let fd = event.fd().expect("the queue overflowed");
         self.gate.write_response(FanotifyResponse::new(fd, Response::FAN_DENY)).unwrap();
         spawner.join().unwrap().expect_err("the execve was refused");
-        (examined, elapsed)
+        examined
     }
 }
 
@@ -108,7 +105,7 @@ fn a_new_container() {
         r#""annotations":{"tier":"kiosk-7"},"hooks":{"createContainer":[{"path":"/bin/x"}]},"#,
     );
     let words = ["--root", "/run/x", "create", "--pid-file", "p", "c1"];
-    let (examined, _) = bundle.examine(Dialect::Runc, &rules(), &words);
+    let examined = bundle.examine(Dialect::Runc, &rules(), &words);
     let Action::Create { key, decision, flags } = examined.action else {
         panic!("{:?}", examined.action)
     };
@@ -127,7 +124,7 @@ fn a_new_container() {
 fn other_commands_and_errors() {
     let bundle = Bundle::new("/bin/true", "");
     let config = Config::default();
-    let examine = |words: &[&str]| bundle.examine(Dialect::Runc, &config, words).0;
+    let examine = |words: &[&str]| bundle.examine(Dialect::Runc, &config, words);
     assert!(matches!(examine(&["exec", "c", "create"]).action, Action::Join { flags: 0, .. }));
     assert!(matches!(examine(&["restore", "c"]).action, Action::Deny { .. }));
     assert_eq!(examine(&["init"]).action, Action::Keep);
@@ -141,30 +138,4 @@ fn other_commands_and_errors() {
     let Action::Unattributed { why: Some(why) } = examined.action else { panic!() };
     let path = bundle.dir.path().join("nowhere");
     assert_eq!(why, format!("cannot open {}: ENOENT: No such file or directory", path.display()));
-}
-
-/// Prints how long examining a `create` takes. In release mode:
-/// `cargo test --release --test examine -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement"]
-#[expect(clippy::print_stdout, reason = "the figures are its purpose")]
-fn time() {
-    let bundle = Bundle::new("/bin/true", "");
-    let config = rules();
-    let words = ["--root", "/run/x", "--log", "/l", "create", "--bundle", ".", "c1"];
-    let mut times: Vec<Duration> = (0..2000)
-        .map(|_| {
-            let (examined, elapsed) = bundle.examine(Dialect::Runc, &config, &words);
-            assert!(matches!(examined.action, Action::Create { .. }));
-            elapsed
-        })
-        .collect();
-    times.sort();
-    let len = fs::metadata(bundle.dir.path().join("config.json")).unwrap().len();
-    println!(
-        "config.json of {len} bytes: p50 {:?}, p99 {:?}, max {:?}",
-        times[times.len() / 2],
-        times[times.len() * 99 / 100],
-        times[times.len() - 1]
-    );
 }

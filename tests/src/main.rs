@@ -99,12 +99,19 @@ fn tests(suite: &str) -> Result<Vec<&'static Test>> {
     }
 }
 
+/// Known to fail on some kernel, see "Known limits" in docs/threat-model.md: run only when named.
+const KNOWN_TO_FAIL: [&str; 3] =
+    ["leaks/failing-starts", "token/no-mount-namespace", "escape/old-root"];
+
+fn is_wanted(test: &Test, filter: &str) -> bool {
+    let name = format!("{}/{}", test.group, test.name);
+    name.contains(filter) && (!filter.is_empty() || !KNOWN_TO_FAIL.contains(&name.as_str()))
+}
+
 fn run(args: &[String]) -> Result<ExitCode> {
     let Options { suite, runtime, off, filter, amounts } = Options::parse(args)?;
-    let tests: Vec<_> = tests(&suite)?
-        .into_iter()
-        .filter(|test| format!("{}/{}", test.group, test.name).contains(&filter))
-        .collect();
+    let tests: Vec<_> =
+        tests(&suite)?.into_iter().filter(|test| is_wanted(test, &filter)).collect();
     let context = Context::new(runtime.as_deref(), amounts, off)?;
     let (passed, failed) = runner::run(&context, &tests, off);
     say(format_args!("{passed} passed, {failed} failed"));

@@ -290,14 +290,13 @@ impl Maps {
     }
 
     /// Drops runtime files that scan number `scan` did not find again.
-    pub fn prune_runtime_files(&self, scan: u64) -> usize {
+    pub fn prune_runtime_files(&self, scan: u64) {
         let mut map = lock(&self.runtime_files);
         let stale: Vec<InodeKey> =
             map.iter().flatten().filter(|(_, seen)| *seen != scan).map(|(key, _)| key).collect();
         for key in &stale {
             let _ = map.remove(key);
         }
-        map.keys().flatten().count()
     }
 
     /// Sum of a counter over all CPUs.
@@ -305,17 +304,6 @@ impl Maps {
         self.counters
             .get(&(counter as u32), 0)
             .map_or(0, |values| values.iter().fold(0_u64, |sum, v| sum.wrapping_add(*v)))
-    }
-
-    /// Entries per map, for leak checks.
-    pub fn sizes(&self) -> [(&'static str, usize); 5] {
-        [
-            ("containers", self.handles().len()),
-            ("container_names", lock(&self.container_names).keys().flatten().count()),
-            ("mount_namespaces", lock(&self.mount_namespaces).keys().flatten().count()),
-            ("pending", self.pending_tids().len()),
-            ("runtime_files", lock(&self.runtime_files).keys().flatten().count()),
-        ]
     }
 }
 

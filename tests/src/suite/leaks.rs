@@ -6,7 +6,7 @@ use std::{
     path::Path,
     process::Command,
     sync::atomic::{AtomicUsize, Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
@@ -36,9 +36,6 @@ const ALLOWANCE: u64 = 2048;
 /// Longest time until everything is tidied up.
 const TIDY: Duration = Duration::from_mins(1);
 
-/// How long nothing must change to be taken for settled: several of the daemon's sweeps.
-const STILL: Duration = Duration::from_secs(4);
-
 /// What could leak.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Holdings {
@@ -58,6 +55,16 @@ impl Holdings {
         let mut maps = BTreeMap::new();
         count_maps(PINS.as_ref(), &mut maps)?;
         Ok(Self { descriptors: count("fd")?, threads: count("task")?, maps })
+    }
+
+    /// The record of the safe default is the only one, and nothing waits.
+    fn is_idle(&self) -> bool {
+        let wanted = [("CONTAINERS", 1), ("CONTAINER_NAMES", 0), ("PENDING", 0)];
+        wanted.iter().all(|(name, entries)| {
+            self.maps
+                .iter()
+                .any(|(map, count)| map.ends_with(&format!("/{name}")) && count == entries)
+        })
     }
 }
 
@@ -156,16 +163,12 @@ fn failing_starts(context: &Context) -> Result<()> {
     })
 }
 
-/// What the daemon holds once that is `wanted`, or has not changed for a while.
+/// What the daemon holds once that is `wanted`, or no container is left.
 fn settled(lockc: &Lockc, wanted: Option<&Holdings>) -> Result<Holdings> {
     let mut last = Holdings::of(lockc)?;
-    let mut since = Instant::now();
     let found = process::wait_for("everything as before", TIDY, || {
         let now = Holdings::of(lockc)?;
-        if now != last {
-            since = Instant::now();
-        }
-        let settled = wanted.map_or(since.elapsed() > STILL, |wanted| now == *wanted);
+        let settled = wanted.map_or_else(|| now.is_idle(), |wanted| now == *wanted);
         last = now;
         Ok(settled.then(|| last.clone()))
     });
