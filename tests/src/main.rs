@@ -100,8 +100,7 @@ fn tests(suite: &str) -> Result<Vec<&'static Test>> {
 }
 
 /// Known to fail on some kernel, see "Known limits" in docs/threat-model.md: run only when named.
-const KNOWN_TO_FAIL: [&str; 3] =
-    ["leaks/failing-starts", "token/no-mount-namespace", "escape/old-root"];
+const KNOWN_TO_FAIL: [&str; 1] = ["leaks/failing-starts"];
 
 fn is_wanted(test: &Test, filter: &str) -> bool {
     let name = format!("{}/{}", test.group, test.name);

@@ -73,6 +73,18 @@ impl Container {
         process::run(&mut self.command("run", &[]), DEADLINE)
     }
 
+    /// `run --detach` with the streams of `command`, which the container then has itself, and the end
+    /// of the container. Without `--detach`, runc puts pipes in between.
+    pub(crate) fn run_detached(&self, streams: impl FnOnce(&mut Command)) -> Result<()> {
+        let mut command = self.command("run", &["--detach"]);
+        streams(&mut command);
+        let output = Running::start_as_is(&mut command)?.finish(DEADLINE)?;
+        output.success("run --detach")?;
+        process::wait_for("the end of the container", DEADLINE, || {
+            Ok((!self.is_running()).then_some(()))
+        })
+    }
+
     /// `run`, not waited for.
     pub(crate) fn start_running(&self) -> Result<Running> {
         Running::start(self.command("run", &[]).stdin(Stdio::null()))

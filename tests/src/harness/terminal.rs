@@ -27,10 +27,16 @@ pub(crate) const PROMPT: &str = "type now";
 
 /// Runs `command` with a new terminal as its streams and its controlling terminal; what it printed.
 pub(crate) fn run(command: &mut Command, input: &str, deadline: Duration) -> Result<String> {
+    sys::control_terminal(command);
+    run_beside(command, input, deadline)
+}
+
+/// Runs `command` with a new terminal as its streams only, so that its end does not hang up on those
+/// it leaves behind.
+pub(crate) fn run_beside(command: &mut Command, input: &str, deadline: Duration) -> Result<String> {
     let pty = openpty(None, None).context("openpty")?;
     let slave = File::from(pty.slave);
     command.stdin(slave.try_clone()?).stdout(slave.try_clone()?).stderr(slave);
-    sys::control_terminal(command);
     let mut child = command.spawn().with_context(|| format!("start {command:?}"))?;
     // The command holds the other side of the terminal until it is told otherwise.
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -131,7 +131,7 @@ fn handle_at(mount: &str, handle: &str) -> Outcome {
     sys::open_by_handle(mount.as_raw_fd(), &handle).step("open_by_handle_at").and_then(read)
 }
 
-/// Reads from a grandchild that has its own session and whose parent is gone.
+/// Reads from a grandchild that has called `setsid(2)` and whose parent is gone.
 fn orphan(path: &str) -> Outcome {
     let (reader, writer) = pipe().prepare("pipe")?;
     match sys::fork().prepare("fork")? {

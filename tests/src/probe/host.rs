@@ -7,7 +7,6 @@ use std::{
         fd::{AsRawFd as _, OwnedFd, RawFd},
         unix::fs::OpenOptionsExt as _,
     },
-    path::Path,
     process::Command,
     time::{Duration, Instant},
 };
@@ -133,16 +132,23 @@ fn read_kmsg(path: &str) -> Outcome {
     }
 }
 
-/// Opens `name` relative to the working directory of the process called `command`.
+/// Opens `name` relative to the working directory of the process called `command`, which may yet have
+/// to come to that name.
 fn cwd_of(command: &str, name: &str) -> Outcome {
-    let processes = std::fs::read_dir("/proc").prepare("list /proc")?;
-    for process in processes.flatten() {
-        let path = process.path();
-        let comm = std::fs::read_to_string(path.join("comm")).unwrap_or_default();
-        if comm.trim() == command {
-            let file = path.join("cwd").join(Path::new(name));
-            return files::read_path(&file.to_string_lossy());
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let processes = std::fs::read_dir("/proc").prepare("list /proc")?;
+        for process in processes.flatten() {
+            let path = process.path();
+            let comm = std::fs::read_to_string(path.join("comm")).unwrap_or_default();
+            if comm.trim() == command {
+                let file = path.join("cwd").join(name);
+                return files::read_path(&file.to_string_lossy());
+            }
         }
+        if Instant::now() > deadline {
+            return Err(Failure::Unfit(format!("no process {command}")));
+        }
+        std::thread::sleep(Duration::from_millis(10));
     }
-    Err(Failure::Unfit(format!("no process {command}")))
 }

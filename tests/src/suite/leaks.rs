@@ -16,7 +16,7 @@ use crate::{
     harness::{
         Container, Context, Lockc, Runtime,
         container::DEADLINE,
-        daemon::PINS,
+        daemon::{PINS, tail},
         process,
         runner::{Daemon, Test, With},
     },
@@ -150,7 +150,8 @@ fn failing_starts(context: &Context) -> Result<()> {
             threads
                 .into_iter()
                 .try_for_each(|thread| thread.join().map_err(|_| anyhow!("a thread panicked"))?)
-        })?;
+        })
+        .with_context(|| format!("log:\n{}", tail(&lockc.log().unwrap_or_default(), 20)))?;
         lockc.check_alive()?;
         settled(lockc, Some(&before))?;
         let grown = resident(lockc.pid()?)?.saturating_sub(memory);

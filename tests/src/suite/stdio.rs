@@ -3,7 +3,7 @@
 
 use std::{fs, fs::File, process::Stdio};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use serde_json::json;
 
 use crate::harness::{
@@ -53,17 +53,16 @@ fn file(context: &Context) -> Result<()> {
         ["in", "out", "err"].map(|name| context.scratch().join(format!("stdio.{name}")));
     fs::write(&input, "some input\n")?;
     same_output(context, "file", speak, |container| {
-        let mut command = container.command("run", &[]);
         // As a log is: open for appending, not for reading.
         let log = |path| File::options().create(true).append(true).open(path);
         for path in [&output, &error] {
             fs::write(path, "")?;
         }
-        command.stdin(File::open(&input)?).stdout(log(&output)?).stderr(log(&error)?);
-        let result = Running::start_as_is(&mut command)?.finish(DEADLINE)?.status;
-        let said = format!("{}--\n{}", fs::read_to_string(&output)?, fs::read_to_string(&error)?);
-        ensure!(result.success(), "run: {result}: {said}");
-        Ok(said)
+        let (input, out, err) = (File::open(&input)?, log(&output)?, log(&error)?);
+        container.run_detached(|command| {
+            command.stdin(input).stdout(out).stderr(err);
+        })?;
+        Ok(format!("{}--\n{}", fs::read_to_string(&output)?, fs::read_to_string(&error)?))
     })
 }
 
@@ -76,7 +75,7 @@ fn terminal_passed(context: &Context) -> Result<()> {
         bundle.config["process"]["args"] = json!(["/bin/sh", "-c", script]);
     };
     same_output(context, "passed", setup, |container| {
-        terminal::run(&mut container.command("run", &[]), "typed\n", DEADLINE)
+        terminal::run_beside(&mut container.command("run", &["--detach"]), "typed\n", DEADLINE)
     })
 }
 

@@ -346,7 +346,7 @@ struct SharedRoot(PathBuf);
 impl Drop for SharedRoot {
     fn drop(&mut self) {
         // Until nothing is mounted there any more: the runtime mounts the root on itself.
-        for path in [self.0.join("proc"), self.0.clone()] {
+        for path in [self.0.join("proc"), self.0.join("dev"), self.0.clone()] {
             while umount2(&path, MntFlags::MNT_DETACH).is_ok() {}
         }
     }
@@ -366,6 +366,8 @@ fn no_mount_namespace(context: &Context) -> Result<()> {
         bundle.config["root"]["path"] = root.0.to_string_lossy().into();
         bundle.config["mounts"] = serde_json::json!([]);
         bundle.mount("/proc", "proc", "proc", &[]);
+        // The devices of the host, as the root's file system may not have any.
+        bundle.mount("/dev", "bind", "/dev", &["bind"]);
         let output = Container::new(context.runtime(), &id, &bundle)?.run()?;
         let name = level.name();
         if *level == Level::Privileged {
