@@ -17,6 +17,7 @@ use std::{
 use nix::{
     errno::Errno,
     libc,
+    mount::{MsFlags, mount},
     unistd::{ForkResult, Pid},
 };
 
@@ -268,6 +269,20 @@ pub(crate) fn control_terminal(command: &mut Command) {
     // async-signal-safe and allocate nothing.
     unsafe {
         command.pre_exec(control);
+    }
+}
+
+/// Gives `command` a mount namespace of its own, from which nothing propagates.
+pub(crate) fn own_mounts(command: &mut Command) {
+    let unshare = || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        Ok(mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?)
+    };
+    // SAFETY: the closure runs between fork and exec, and calls only unshare and mount, whose one
+    // string is short enough for nix to copy it to the stack.
+    unsafe {
+        command.pre_exec(unshare);
     }
 }
 

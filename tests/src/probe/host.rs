@@ -132,23 +132,16 @@ fn read_kmsg(path: &str) -> Outcome {
     }
 }
 
-/// Opens `name` relative to the working directory of the process called `command`, which may yet have
-/// to come to that name.
+/// Opens `name` relative to the working directory of the process called `command`.
 fn cwd_of(command: &str, name: &str) -> Outcome {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        let processes = std::fs::read_dir("/proc").prepare("list /proc")?;
-        for process in processes.flatten() {
-            let path = process.path();
-            let comm = std::fs::read_to_string(path.join("comm")).unwrap_or_default();
-            if comm.trim() == command {
-                let file = path.join("cwd").join(name);
-                return files::read_path(&file.to_string_lossy());
-            }
+    let processes = std::fs::read_dir("/proc").prepare("list /proc")?;
+    for process in processes.flatten() {
+        let path = process.path();
+        let comm = std::fs::read_to_string(path.join("comm")).unwrap_or_default();
+        if comm.trim() == command {
+            let file = path.join("cwd").join(name);
+            return files::read_path(&file.to_string_lossy());
         }
-        if Instant::now() > deadline {
-            return Err(Failure::Unfit(format!("no process {command}")));
-        }
-        std::thread::sleep(Duration::from_millis(10));
     }
+    Err(Failure::Unfit(format!("no process {command}")))
 }

@@ -208,11 +208,14 @@ fn old_root(context: &Context) -> Result<()> {
     let busybox = busybox.to_string_lossy().into_owned();
     let directory = context.host_dir();
     // The name by which the probe finds the process; busybox must know itself by it.
-    let left = context.host_dir().join("busybox-left");
+    let left = directory.join("busybox-left");
     fs::copy(&busybox, &left)?;
+    // The hook ends when the process is in its place: the runtime changes the root next, and a
+    // process that has yet to go there would not find the way.
     let script = format!(
-        "exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-; \
-         (cd {} && exec {busybox} setsid ./busybox-left sleep 1000) </dev/null >/dev/null 2>&1 &",
+        "exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-; cd {} && rm -f arrived || exit 1; \
+         {busybox} setsid ./busybox-left sh -c ': >arrived; while :; do sleep 10; done' \
+         </dev/null >/dev/null 2>&1 & while [ ! -e arrived ]; do {busybox} usleep 10000; done",
         directory.display()
     );
     let setup = |bundle: &mut Bundle| {

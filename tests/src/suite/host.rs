@@ -1,8 +1,9 @@
 //! The host goes on as before: what containers may not do, its processes may, at the same time.
 
-use std::{fs, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::harness::{
     Container, Context,
@@ -31,6 +32,7 @@ fn untouched(context: &Context) -> Result<()> {
     for name in ["one", "mount"] {
         fs::create_dir_all(directory.join(name))?;
     }
+    let _mounts = PrivateMounts::of(&directory)?;
     fs::write(directory.join("one/secret"), format!("{SECRET}\n"))?;
     let runtime = context.node_bin().join("runc-untouched");
     fs::write(&runtime, "#!/bin/sh\n")?;
@@ -65,4 +67,25 @@ fn untouched(context: &Context) -> Result<()> {
     // The container is still what it was.
     ensure!(container.is_running(), "the container is gone");
     Ok(())
+}
+
+/// A directory from which mounts do not propagate, so that those made there in a namespace of its own
+/// go with that; unmounted when dropped.
+struct PrivateMounts<'d>(&'d Path);
+
+impl<'d> PrivateMounts<'d> {
+    fn of(directory: &'d Path) -> Result<Self> {
+        let none = None::<&str>;
+        mount(Some(directory), directory, none, MsFlags::MS_BIND, none).context("bind mount")?;
+        let mounts = Self(directory);
+        mount(none, directory, none, MsFlags::MS_PRIVATE, none).context("make a mount private")?;
+        Ok(mounts)
+    }
+}
+
+impl Drop for PrivateMounts<'_> {
+    fn drop(&mut self) {
+        // Fails only when it is unmounted already.
+        let _ = umount2(self.0, MntFlags::MNT_DETACH);
+    }
 }
