@@ -2,8 +2,7 @@
 //!
 //! Random words are given to `create`, in a directory without a `config.json` and
 //! with bundles that do not exist, so that every attempt ends when the runtime
-//! enters its bundle; its message tells which one that was. A runtime that is not
-//! installed is not compared.
+//! enters its bundle; its message tells which one that was.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
 use std::{
@@ -85,9 +84,8 @@ fn seen_by_crun(message: &str) -> Seen {
 }
 
 fn compare(runtime: &str, dialect: Dialect, seen: fn(&str) -> Seen) {
-    if Command::new(runtime).arg("--version").output().is_err() {
-        return;
-    }
+    let version = Command::new(runtime).arg("--version").output();
+    assert!(version.is_ok(), "cannot run {runtime} to compare with: `cargo xtask setup` installs it");
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("root").to_str().unwrap().to_owned();
     let cases = std::env::var("LOCKC_CASES").map_or(150, |cases| cases.parse().unwrap());

@@ -26,15 +26,17 @@ impl Setup {
 }
 
 /// A Debian package we need, and the file that shows it is installed.
-const NEEDED: [(&str, &str); 12] = [
+const NEEDED: [(&str, &str); 14] = [
     ("qemu-system-x86", "qemu-system-x86_64"),
     ("qemu-system-arm", "qemu-system-aarch64"),
     ("binutils", "readelf"),
+    ("crun", "crun"),
     ("e2fsprogs", "mke2fs"),
     ("gcc", "cc"),
     ("kmod", "depmod"),
     ("libc6-dev", "/usr/include/stdlib.h"),
     ("mmdebstrap", "mmdebstrap"),
+    ("runc", "runc"),
     ("util-linux", "setpriv"),
     ("xz-utils", "xz"),
     ("zstd", "zstd"),
