@@ -85,8 +85,10 @@ pub(crate) fn delete_container(ctx: &ProbeContext) {
 #[inline(always)]
 fn withdraw(tid: u32) {
     // SAFETY: the value is copied at once.
-    if let Some(pending) = unsafe { PENDING.get(&tid) }.copied() {
-        let _ = PENDING.remove(&tid);
+    if let Some(pending) = unsafe { PENDING.get(&tid) }.copied()
+        // Whoever removes it returns its count: its task may be taking it up at the same time.
+        && PENDING.remove(&tid).is_ok()
+    {
         container::leave(pending.container);
     }
 }

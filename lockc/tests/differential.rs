@@ -85,7 +85,10 @@ fn seen_by_crun(message: &str) -> Seen {
 
 fn compare(runtime: &str, dialect: Dialect, seen: fn(&str) -> Seen) {
     let version = Command::new(runtime).arg("--version").output();
-    assert!(version.is_ok(), "cannot run {runtime} to compare with: `cargo xtask setup` installs it");
+    assert!(
+        version.is_ok(),
+        "cannot run {runtime} to compare with: `cargo xtask setup` installs it"
+    );
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("root").to_str().unwrap().to_owned();
     let cases = std::env::var("LOCKC_CASES").map_or(150, |cases| cases.parse().unwrap());

@@ -286,6 +286,21 @@ pub(crate) fn own_mounts(command: &mut Command) {
     }
 }
 
+/// Sets the soft limit of another process's descriptors, and gives the one before.
+pub(crate) fn limit_descriptors(pid: Pid, soft: u64) -> nix::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the old limit is written to a structure of ours, a new one is not given.
+    Errno::result(unsafe {
+        libc::prlimit(pid.as_raw(), libc::RLIMIT_NOFILE, ptr::null(), &raw mut limit)
+    })?;
+    let before = std::mem::replace(&mut limit.rlim_cur, soft);
+    // SAFETY: the new limit is read from a structure of ours, the old one is not asked for.
+    Errno::result(unsafe {
+        libc::prlimit(pid.as_raw(), libc::RLIMIT_NOFILE, &raw const limit, ptr::null_mut())
+    })?;
+    Ok(before)
+}
+
 /// Takes the descriptor `number` that whoever started this process left open for it; `None` when
 /// it is not open. Call it once per number.
 pub(crate) fn inherited(number: RawFd) -> Option<OwnedFd> {

@@ -71,7 +71,8 @@ fn take_registration(task: Task, file: File) -> Option<Pending> {
     let tid = bpf_get_current_pid_tgid() as u32;
     // SAFETY: the value is copied at once.
     let pending = *unsafe { PENDING.get(&tid) }?;
-    let _ = PENDING.remove(&tid);
+    // The daemon may be withdrawing it at the same time.
+    PENDING.remove(&tid).ok()?;
     // For an earlier task of the same number, or for an `execve` that failed?
     if pending.start_ticks != task.start_ticks() || pending.exe != file.inode().key() {
         container::leave(pending.container);

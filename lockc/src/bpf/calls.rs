@@ -4,17 +4,23 @@
 //! Each takes plain integers and returns nothing; whether a call took effect is
 //! read from the maps afterwards.
 
-use std::hint::black_box;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Descriptor argument for "none".
 pub const NO_FD: u64 = u32::MAX as u64;
 
-// Every function has a body of its own, so that the linker cannot fold two into one address.
+/// One call at a time. A uprobe program may be preempted, and from 6.13 on it keeps its variables in
+/// one area per processor (`bpf_enable_priv_stack`, kernel/bpf/verifier.c), which nothing guards for
+/// uprobes: a second call on the same processor would overwrite those of the first.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Registers a new container whose runtime is frozen in thread `tid`: six words, as many as
 /// registers carry on every architecture. Flags are the upper half of `policy_and_flags`.
-#[inline(never)]
-pub extern "C" fn add_container(
+pub fn add_container(
     tid: u64,
     start_ticks: u64,
     handle: u64,
@@ -22,41 +28,86 @@ pub extern "C" fn add_container(
     rootfs_fd: u64,
     exe_fd: u64,
 ) {
-    black_box((1_u8, tid, start_ticks, handle, policy_and_flags, rootfs_fd, exe_fd));
+    let _alone = alone();
+    probed::add_container(tid, start_ticks, handle, policy_and_flags, rootfs_fd, exe_fd);
 }
 
 /// Registers a runtime that works on a known container, frozen in thread `tid`.
-#[inline(never)]
-pub extern "C" fn add_process(tid: u64, start_ticks: u64, handle: u64, flags: u64, exe_fd: u64) {
-    black_box((2_u8, tid, start_ticks, handle, flags, exe_fd));
+pub fn add_process(tid: u64, start_ticks: u64, handle: u64, flags: u64, exe_fd: u64) {
+    let _alone = alone();
+    probed::add_process(tid, start_ticks, handle, flags, exe_fd);
 }
 
 /// Withdraws what was registered for thread `tid`.
-#[inline(never)]
-pub extern "C" fn delete_container(tid: u64) {
-    black_box((3_u8, tid));
+pub fn delete_container(tid: u64) {
+    let _alone = alone();
+    probed::delete_container(tid);
 }
 
 /// Says that the file behind `fd` is an OCI runtime.
-#[inline(never)]
-pub extern "C" fn add_runtime(fd: u64, scan: u64) {
-    black_box((4_u8, fd, scan));
+pub fn add_runtime(fd: u64, scan: u64) {
+    let _alone = alone();
+    probed::add_runtime(fd, scan);
 }
 
 /// Makes the calling thread a contained task of the self-test.
-#[inline(never)]
-pub extern "C" fn enter_self_test(policy: u64) {
-    black_box((5_u8, policy));
+pub fn enter_self_test(policy: u64) {
+    let _alone = alone();
+    probed::enter_self_test(policy);
+}
+
+/// The functions that carry the uprobes. Each has a body of its own, so that the linker cannot fold
+/// two into one address.
+mod probed {
+    use std::hint::black_box;
+
+    #[inline(never)]
+    pub(super) extern "C" fn add_container(
+        tid: u64,
+        start_ticks: u64,
+        handle: u64,
+        policy_and_flags: u64,
+        rootfs_fd: u64,
+        exe_fd: u64,
+    ) {
+        black_box((1_u8, tid, start_ticks, handle, policy_and_flags, rootfs_fd, exe_fd));
+    }
+
+    #[inline(never)]
+    pub(super) extern "C" fn add_process(
+        tid: u64,
+        start_ticks: u64,
+        handle: u64,
+        flags: u64,
+        exe_fd: u64,
+    ) {
+        black_box((2_u8, tid, start_ticks, handle, flags, exe_fd));
+    }
+
+    #[inline(never)]
+    pub(super) extern "C" fn delete_container(tid: u64) {
+        black_box((3_u8, tid));
+    }
+
+    #[inline(never)]
+    pub(super) extern "C" fn add_runtime(fd: u64, scan: u64) {
+        black_box((4_u8, fd, scan));
+    }
+
+    #[inline(never)]
+    pub(super) extern "C" fn enter_self_test(policy: u64) {
+        black_box((5_u8, policy));
+    }
 }
 
 /// Program name and address of every call.
 pub fn addresses() -> [(&'static str, usize); 5] {
     [
-        ("add_container", add_container as *const () as usize),
-        ("add_process", add_process as *const () as usize),
-        ("delete_container", delete_container as *const () as usize),
-        ("add_runtime", add_runtime as *const () as usize),
-        ("enter_self_test", enter_self_test as *const () as usize),
+        ("add_container", probed::add_container as *const () as usize),
+        ("add_process", probed::add_process as *const () as usize),
+        ("delete_container", probed::delete_container as *const () as usize),
+        ("add_runtime", probed::add_runtime as *const () as usize),
+        ("enter_self_test", probed::enter_self_test as *const () as usize),
     ]
 }
 

@@ -41,6 +41,7 @@ pub(super) fn verb(verb: &str, args: &[&str]) -> Option<Outcome> {
         ("orphan", [path]) => orphan(path),
         ("thread", [path]) => thread(path),
         ("rename", [from, to, path]) => rename(from, to, path),
+        ("exchange-read", [one, other, path]) => exchange(one, other, path),
         ("link", [path, link]) => {
             std::fs::hard_link(path, link).step("link").and_then(|()| read_path(link))
         }
@@ -172,6 +173,15 @@ fn rename(from: &str, to: &str, path: &str) -> Outcome {
     std::fs::rename(from, to).step("rename")?;
     let outcome = read_path(path);
     std::fs::rename(to, from).prepare("rename back")?;
+    outcome
+}
+
+/// `RENAME_EXCHANGE`: each gets the other's place.
+fn exchange(one: &str, other: &str, path: &str) -> Outcome {
+    let (one, other) = (c_path(one)?, c_path(other)?);
+    sys::exchange(&one, &other).step("renameat2")?;
+    let outcome = read_path(path);
+    sys::exchange(&one, &other).prepare("renameat2 back")?;
     outcome
 }
 

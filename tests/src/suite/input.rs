@@ -15,13 +15,16 @@ use nix::{
     unistd::mkfifo,
 };
 
-use crate::harness::{
-    Bundle, Container, Context, Level, Lockc, Phase,
-    container::DEADLINE,
-    daemon::LOCKC,
-    fixture::{SERVICE_ACCOUNT, TOKEN},
-    process::{self, Running, wait_for},
-    runner::{Daemon, Test, With},
+use crate::{
+    harness::{
+        Bundle, Container, Context, Level, Lockc, Phase,
+        container::DEADLINE,
+        daemon::{LOCKC, PINS},
+        fixture::{SERVICE_ACCOUNT, TOKEN},
+        process::{self, Running, wait_for},
+        runner::{Daemon, Test, With},
+    },
+    sys::{self, bpf},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -30,6 +33,9 @@ pub(crate) const TESTS: &[Test] = &[
     test("second-daemon", Daemon::On, With::One, second_daemon),
     test("bundles", Daemon::On, With::One, bundles),
     test("huge-bundle", Daemon::OffThenOn, With::One, huge_bundle),
+    test("no-descriptors", Daemon::On, With::One, no_descriptors),
+    test("map-full", Daemon::On, With::One, map_full),
+    test("too-many-denials", Daemon::On, With::One, too_many_denials),
     test("killed-while-frozen", Daemon::On, With::One, killed_while_frozen),
     test("command-lines", Daemon::OffThenOn, With::Each, command_lines),
     test("restore", Daemon::OffThenOn, With::Each, restore),
@@ -105,6 +111,59 @@ fn enforced(context: &Context) -> Result<()> {
     let output = Container::new(context.runtime(), &id, &bundle)?.run()?;
     ensure!(output.stdout.starts_with("read EPERM open"), "a good container: {output}");
     Ok(())
+}
+
+/// A container that must not start, whatever the reason that its runtime gives.
+fn ensure_no_start(context: &Context) -> Result<()> {
+    let id = context.id("unwanted");
+    let container =
+        Container::new(context.runtime(), &id, &context.bundle(&id, &["/bin/echo", "started"]))?;
+    // Refused in execve, the runtime itself does not start.
+    if let Ok(output) = container.run() {
+        ensure!(!output.status.success() && output.stdout.is_empty(), "it starts: {output}");
+    }
+    Ok(())
+}
+
+/// A daemon without a free descriptor cannot look at a runtime, which does not start then.
+fn no_descriptors(context: &Context) -> Result<()> {
+    let pid = context.with_lockc(|lockc| lockc.pid())?;
+    let before = sys::limit_descriptors(pid, 3)?;
+    let refused = ensure_no_start(context);
+    sys::limit_descriptors(pid, before)?;
+    refused?;
+    context.with_lockc(|lockc| {
+        lockc.wait_for_line("the reason", |line| line.contains("cannot read from fanotify"))
+    })?;
+    enforced(context)
+}
+
+/// A container that there is no room for in the kernel side does not start.
+fn map_full(context: &Context) -> Result<()> {
+    let full = bpf::Full::fill(&Path::new(PINS).join("v1/maps/CONTAINERS"), 1 << 60)?;
+    ensure_no_start(context)?;
+    drop(full);
+    context.with_lockc(|lockc| {
+        lockc.wait_for_line("the reason", |line| line.contains("did not take up its registration"))
+    })?;
+    enforced(context)
+}
+
+/// A container that makes more denials than are worth reporting: the rest is counted, and said.
+fn too_many_denials(context: &Context) -> Result<()> {
+    let id = context.id("noisy");
+    let script = format!(
+        "for i in $(seq 2000); do read x <{SERVICE_ACCOUNT}/token; done 2>/dev/null; echo done"
+    );
+    let bundle = context.token_bundle(&id, &["/bin/sh", "-c", &script]);
+    let output = Container::new(context.runtime(), &id, &bundle)?.run()?;
+    ensure!(output.stdout == "done\n", "the container: {output}");
+    context.with_lockc(|lockc| {
+        lockc.wait_for_line("the count", |line| line.contains("events not reported"))?;
+        let reported = lockc.denials(&id)?.len();
+        ensure!((1..2000).contains(&reported), "{reported} of 2000 denials are reported");
+        Ok(())
+    })
 }
 
 /// Spoils the `config.json` at a path.

@@ -130,6 +130,7 @@ fn failing_starts(context: &Context) -> Result<()> {
     context.with_lockc(|lockc| {
         let before = settled(lockc, None)?;
         let memory = resident(lockc.pid()?)?;
+        let logged = lockc.log()?.lines().count();
         let next = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             let threads: Vec<_> = containers
@@ -151,8 +152,12 @@ fn failing_starts(context: &Context) -> Result<()> {
                 .into_iter()
                 .try_for_each(|thread| thread.join().map_err(|_| anyhow!("a thread panicked"))?)
         })
-        .with_context(|| format!("log:\n{}", tail(&lockc.log().unwrap_or_default(), 20)))?;
+        .with_context(|| format!("log:\n{}\n", tail(&lockc.log().unwrap_or_default(), 20)))?;
         lockc.check_alive()?;
+        // One that is not taken up is refused, and the start fails as it must: nothing else says so.
+        let log = lockc.log()?;
+        let refused = log.lines().skip(logged).find(|line| line.contains("did not take up"));
+        ensure!(refused.is_none(), "a registration was lost: {refused:?}");
         settled(lockc, Some(&before))?;
         let grown = resident(lockc.pid()?)?.saturating_sub(memory);
         ensure!(
@@ -172,5 +177,9 @@ fn settled(lockc: &Lockc, wanted: Option<&Holdings>) -> Result<Holdings> {
         last = now;
         Ok(settled.then(|| last.clone()))
     });
-    found.with_context(|| format!("before {wanted:?}, after {last:?}"))
+    found.with_context(|| {
+        let path = last.maps.keys().find(|path| path.ends_with("/CONTAINERS"));
+        let records = path.map(|path| bpf::dump(path.as_ref()));
+        format!("before {wanted:?}, after {last:?}, records {records:x?}")
+    })
 }

@@ -218,6 +218,14 @@ fn in_image(context: &Context) -> Result<()> {
             "rename /run/secrets/kubernetes.io /k8s /k8s/serviceaccount/token",
             RENAME,
         ),
+        // Carried away as the first and as the second of two that change places.
+        steal("exchange-first", "exchange-read @ /srv /srv/token", RENAME),
+        steal("exchange-second", "exchange-read /srv @ /srv/token", RENAME),
+        steal(
+            "exchange-above",
+            "exchange-read /srv /run/secrets/kubernetes.io /srv/serviceaccount/token",
+            RENAME,
+        ),
         steal(
             "rename-secrets",
             "rename /run/secrets /s /s/kubernetes.io/serviceaccount/token",

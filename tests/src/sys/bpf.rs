@@ -1,4 +1,4 @@
-//! Counting what pinned BPF maps hold.
+//! What pinned BPF maps hold, and what happens when they hold too much.
 
 use std::{
     ffi::CString,
@@ -13,6 +13,9 @@ use std::{
 use nix::{errno::Errno, libc};
 
 /// Commands of `bpf(2)` (include/uapi/linux/bpf.h).
+const MAP_LOOKUP_ELEM: u32 = 1;
+const MAP_UPDATE_ELEM: u32 = 2;
+const MAP_DELETE_ELEM: u32 = 3;
 const MAP_GET_NEXT_KEY: u32 = 4;
 const OBJ_GET: u32 = 7;
 const OBJ_GET_INFO_BY_FD: u32 = 15;
@@ -22,6 +25,8 @@ const READ_ONLY: u32 = 1 << 3;
 const HASHES: [u32; 3] = [1, 5, 9];
 /// Longest key counted, in bytes.
 const MAX_KEY: usize = 512;
+/// Longest value read, in 64-bit words.
+const MAX_VALUE: usize = 32;
 
 /// The attributes of `bpf(2)`, as 64-bit words.
 type Attributes = [u64; 6];
@@ -33,49 +38,148 @@ fn bpf(command: u32, attributes: &mut Attributes) -> nix::Result<libc::c_long> {
     Errno::result(unsafe { libc::syscall(libc::SYS_bpf, command, ptr::from_mut(attributes), size) })
 }
 
-/// Opens the map pinned at `path` for reading.
-fn open(path: &Path) -> nix::Result<OwnedFd> {
+/// Opens the map pinned at `path`.
+fn open(path: &Path, flags: u32) -> nix::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
     // pathname; bpf_fd and file_flags.
     let mut attributes: Attributes =
-        [path.as_ptr().addr() as u64, u64::from(READ_ONLY) << 32, 0, 0, 0, 0];
+        [path.as_ptr().addr() as u64, u64::from(flags) << 32, 0, 0, 0, 0];
     super::owned(bpf(OBJ_GET, &mut attributes)?)
+}
+
+/// A pinned hash map.
+#[derive(Debug)]
+struct Map {
+    fd: OwnedFd,
+    key_size: usize,
+    value_size: usize,
+}
+
+impl Map {
+    /// `None` when it is not a hash map.
+    fn open(path: &Path, flags: u32) -> nix::Result<Option<Self>> {
+        let fd = open(path, flags)?;
+        // `struct bpf_map_info`: type, id, key_size, value_size, …
+        let mut info = [0_u32; 20];
+        let length = size_of_val(&info) as u64;
+        let mut attributes: Attributes =
+            [number(&fd) | length << 32, info.as_mut_ptr().expose_provenance() as u64, 0, 0, 0, 0];
+        bpf(OBJ_GET_INFO_BY_FD, &mut attributes)?;
+        let [kind, _, key_size, value_size, ..] = info;
+        if !HASHES.contains(&kind) {
+            return Ok(None);
+        }
+        if key_size as usize > MAX_KEY {
+            return Err(Errno::E2BIG);
+        }
+        Ok(Some(Self { fd, key_size: key_size as usize, value_size: value_size as usize }))
+    }
+
+    /// Calls `with` with every key.
+    fn each_key(&self, mut with: impl FnMut(&[u8]) -> nix::Result<()>) -> nix::Result<()> {
+        // The kernel reads the current key before it writes the next one, so both may share a
+        // buffer; without a current key it gives the first.
+        let mut key = [0_u8; MAX_KEY];
+        let next = key.as_mut_ptr().expose_provenance() as u64;
+        let mut current = 0;
+        loop {
+            let mut attributes: Attributes = [number(&self.fd), current, next, 0, 0, 0];
+            match bpf(MAP_GET_NEXT_KEY, &mut attributes) {
+                Ok(_) => {
+                    with(&key[..self.key_size])?;
+                    current = next;
+                }
+                Err(Errno::ENOENT) => return Ok(()),
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+}
+
+fn number(fd: &OwnedFd) -> u64 {
+    u64::from(fd.as_raw_fd().cast_unsigned())
 }
 
 /// Number of entries in the map pinned at `path`; `None` when it is not a hash map.
 pub(crate) fn count_entries(path: &Path) -> nix::Result<Option<usize>> {
-    let map = open(path)?;
-    let fd = u64::from(map.as_raw_fd().cast_unsigned());
+    let Some(map) = Map::open(path, READ_ONLY)? else { return Ok(None) };
+    let mut count = 0;
+    map.each_key(|_| {
+        count += 1;
+        Ok(())
+    })?;
+    Ok(Some(count))
+}
 
-    // `struct bpf_map_info`: type, id, key_size, value_size, …
-    let mut info = [0_u32; 20];
-    let length = size_of_val(&info) as u64;
-    let mut attributes: Attributes =
-        [fd | length << 32, info.as_mut_ptr().expose_provenance() as u64, 0, 0, 0, 0];
-    bpf(OBJ_GET_INFO_BY_FD, &mut attributes)?;
-    let [kind, _, key_size, ..] = info;
-    if !HASHES.contains(&kind) {
-        return Ok(None);
-    }
-    if key_size as usize > MAX_KEY {
+/// Keys and values, as hexadecimal bytes and words, of the hash map pinned at `path`: for messages.
+pub(crate) fn dump(path: &Path) -> nix::Result<Vec<String>> {
+    let Some(map) = Map::open(path, READ_ONLY)? else { return Ok(Vec::new()) };
+    if map.value_size > MAX_VALUE * size_of::<u64>() {
         return Err(Errno::E2BIG);
     }
-
-    // The kernel reads the current key before it writes the next one, so both may share a buffer;
-    // without a current key it gives the first.
-    let mut key = [0_u8; MAX_KEY];
-    let next = key.as_mut_ptr().expose_provenance() as u64;
-    let mut current = 0;
-    let mut count = 0;
-    loop {
-        let mut attributes: Attributes = [fd, current, next, 0, 0, 0];
-        match bpf(MAP_GET_NEXT_KEY, &mut attributes) {
-            Ok(_) => {
-                count += 1;
-                current = next;
-            }
-            Err(Errno::ENOENT) => return Ok(Some(count)),
+    let mut lines = Vec::new();
+    map.each_key(|key| {
+        let mut value = [0_u64; MAX_VALUE];
+        let words = map.value_size.div_ceil(size_of::<u64>());
+        let mut attributes: Attributes = [
+            number(&map.fd),
+            key.as_ptr().expose_provenance() as u64,
+            value.as_mut_ptr().expose_provenance() as u64,
+            0,
+            0,
+            0,
+        ];
+        match bpf(MAP_LOOKUP_ELEM, &mut attributes) {
+            Ok(_) => lines.push(format!("{key:02x?}: {:x?}", &value[..words])),
+            Err(Errno::ENOENT) => {}
             Err(errno) => return Err(errno),
+        }
+        Ok(())
+    })?;
+    Ok(lines)
+}
+
+/// A pinned hash map with keys of 8 bytes that is full. Dropping this removes what was added.
+#[derive(Debug)]
+pub(crate) struct Full {
+    map: Map,
+    added: Vec<u64>,
+}
+
+impl Full {
+    /// Adds values of zeros under the keys from `first` on until no more fit.
+    pub(crate) fn fill(path: &Path, first: u64) -> nix::Result<Self> {
+        let map = Map::open(path, 0)?.ok_or(Errno::EINVAL)?;
+        if map.key_size != size_of::<u64>() || map.value_size > MAX_VALUE * size_of::<u64>() {
+            return Err(Errno::EINVAL);
+        }
+        let mut full = Self { map, added: Vec::new() };
+        let value = [0_u64; MAX_VALUE];
+        for key in first.. {
+            let mut attributes: Attributes = [
+                number(&full.map.fd),
+                (&raw const key).expose_provenance() as u64,
+                value.as_ptr().expose_provenance() as u64,
+                0,
+                0,
+                0,
+            ];
+            match bpf(MAP_UPDATE_ELEM, &mut attributes) {
+                Ok(_) => full.added.push(key),
+                Err(Errno::E2BIG) => break,
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(full)
+    }
+}
+
+impl Drop for Full {
+    fn drop(&mut self) {
+        for key in &self.added {
+            let key = ptr::from_ref(key).expose_provenance() as u64;
+            // Fails only when it is gone already.
+            let _ = bpf(MAP_DELETE_ELEM, &mut [number(&self.map.fd), key, 0, 0, 0, 0]);
         }
     }
 }
