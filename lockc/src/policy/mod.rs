@@ -2,6 +2,7 @@
 //!
 //! Pure: no file is read here and nothing is enforced.
 
+pub mod admission;
 mod decide;
 mod path;
 

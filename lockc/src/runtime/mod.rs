@@ -9,6 +9,7 @@ pub mod argv;
 pub mod bundle;
 pub mod caller;
 pub mod cmdline;
+pub mod engine;
 pub mod plan;
 mod proc;
 

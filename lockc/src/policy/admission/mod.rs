@@ -1,0 +1,158 @@
+//! The Pod Security Standards for OCI bundles: what a bundle asks for that its policy does not
+//! admit.
+//!
+//! Pure: no file is read here and nothing is enforced. Which control is which part of the standards
+//! (Kubernetes documentation, "Pod Security Standards", 1.33) is in docs/admission.md.
+
+/// One thing that is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Control {
+    /// The host's PID, IPC, network, mount or cgroup namespace.
+    HostNamespaces,
+    /// Everything at once: all capabilities and all devices.
+    Privileged,
+    /// Capabilities beyond those of the standard.
+    Capabilities,
+    /// Bind mounts of what belongs to the host.
+    HostPaths,
+    /// The socket of an engine or of kubelet.
+    RuntimeSockets,
+    /// Devices of the host.
+    Devices,
+    /// An `AppArmor` profile that is switched off.
+    Apparmor,
+    /// A SELinux type or user of one's own.
+    Selinux,
+    /// `/proc` without the usual masked and read-only paths.
+    ProcMount,
+    /// No seccomp filter.
+    Seccomp,
+    /// Kernel parameters that are not the container's own.
+    Sysctls,
+    /// `execve` may give new privileges.
+    PrivilegeEscalation,
+    /// User id 0.
+    RunAsNonRoot,
+}
+
+impl Control {
+    /// All controls.
+    pub const ALL: [Self; 13] = [
+        Self::HostNamespaces,
+        Self::Privileged,
+        Self::Capabilities,
+        Self::HostPaths,
+        Self::RuntimeSockets,
+        Self::Devices,
+        Self::Apparmor,
+        Self::Selinux,
+        Self::ProcMount,
+        Self::Seccomp,
+        Self::Sysctls,
+        Self::PrivilegeEscalation,
+        Self::RunAsNonRoot,
+    ];
+
+    /// Its name in the configuration and in messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::HostNamespaces => "host_namespaces",
+            Self::Privileged => "privileged",
+            Self::Capabilities => "capabilities",
+            Self::HostPaths => "host_paths",
+            Self::RuntimeSockets => "runtime_sockets",
+            Self::Devices => "devices",
+            Self::Apparmor => "apparmor",
+            Self::Selinux => "selinux",
+            Self::ProcMount => "proc_mount",
+            Self::Seccomp => "seccomp",
+            Self::Sysctls => "sysctls",
+            Self::PrivilegeEscalation => "privilege_escalation",
+            Self::RunAsNonRoot => "run_as_non_root",
+        }
+    }
+
+    /// The least standard that has it.
+    pub const fn standard(self) -> Standard {
+        match self {
+            Self::PrivilegeEscalation | Self::RunAsNonRoot => Standard::Restricted,
+            _ => Standard::Baseline,
+        }
+    }
+}
+
+/// Whose limits apply where the two differ, as for capabilities.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Standard {
+    /// Prevents known escalations.
+    Baseline,
+    /// Hardening as it should be.
+    Restricted,
+}
+
+/// What comes of a finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Handling {
+    /// The control is not evaluated.
+    Off,
+    /// It is logged, and the container starts.
+    Audit,
+    /// The container does not start.
+    Enforce,
+}
+
+impl Handling {
+    /// Its name in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Audit => "audit",
+            Self::Enforce => "enforce",
+        }
+    }
+}
+
+/// What a policy admits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// Whose limits apply.
+    pub standard: Standard,
+    /// Handling of each control, in the order of [`Control::ALL`].
+    handling: [Handling; Control::ALL.len()],
+    /// Capabilities (`CAP_…`) that are fine besides.
+    pub capabilities: Vec<String>,
+    /// Host paths, with what is below them, that are fine besides: absolute, in normal form.
+    pub host_paths: Vec<String>,
+}
+
+impl Admission {
+    /// The controls of a standard, handled all alike, without exceptions; the others are off.
+    pub fn new(standard: Standard, handling: Handling) -> Self {
+        let handling = Control::ALL
+            .map(|control| if control.standard() <= standard { handling } else { Handling::Off });
+        Self { standard, handling, capabilities: Vec::new(), host_paths: Vec::new() }
+    }
+
+    /// How a control is handled.
+    pub fn handling(&self, control: Control) -> Handling {
+        self.handling[control as usize]
+    }
+
+    /// Handles a control in another way.
+    pub fn set(&mut self, control: Control, handling: Handling) {
+        self.handling[control as usize] = handling;
+    }
+}
+
+/// Something that a bundle asks for and the policy does not admit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Which control found it.
+    pub control: Control,
+    /// What comes of it: audit or enforce.
+    pub handling: Handling,
+    /// What was found, with the value, for people.
+    pub found: String,
+    /// How to allow it in the configuration, for people.
+    pub remedy: String,
+}
