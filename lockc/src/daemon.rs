@@ -106,7 +106,7 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
             log::info!(
                 "enforcing: default policy {} ({}), {} runtime files, {} rules",
                 config.default.policy,
-                config.default.mode,
+                config.default_mode(),
                 runtimes.files(),
                 config.rules.len()
             );

@@ -14,13 +14,8 @@ use std::{
 
 use lockc::{
     config::Config,
-    policy::{Level, Mode},
-    runtime::{
-        Examined,
-        cmdline::{Dialect, Verb},
-        examine,
-        plan::Action,
-    },
+    policy::Mode,
+    runtime::{Examined, cmdline::Verb, examine, plan::Action},
 };
 use lockc_common::RegistrationFlags;
 use nix::{
@@ -74,13 +69,13 @@ impl Bundle {
     }
 
     /// Starts the runtime, examines it while it is frozen, and refuses it.
-    fn examine(&self, dialect: Dialect, config: &Config, words: &[&str]) -> Examined {
+    fn examine(&self, runtime: &str, config: &Config, words: &[&str]) -> Examined {
         let mut command = Command::new(&self.runtime);
         command.args(words).current_dir(self.dir.path()).stderr(Stdio::null());
         let spawner = thread::spawn(move || command.status());
         let events = self.gate.read_events().unwrap();
         let [event] = &events[..] else { panic!("{} events at once", events.len()) };
-        let examined = examine(Pid::from_raw(event.pid()), dialect, config);
+        let examined = examine(Pid::from_raw(event.pid()), runtime, config);
         let fd = event.fd().expect("the queue overflowed");
         self.gate.write_response(FanotifyResponse::new(fd, Response::FAN_DENY)).unwrap();
         spawner.join().unwrap().expect_err("the execve was refused");
@@ -105,13 +100,13 @@ fn a_new_container() {
         r#""annotations":{"tier":"kiosk-7"},"hooks":{"createContainer":[{"path":"/bin/x"}]},"#,
     );
     let words = ["--root", "/run/x", "create", "--pid-file", "p", "c1"];
-    let examined = bundle.examine(Dialect::Runc, &rules(), &words);
+    let examined = bundle.examine("runc", &rules(), &words);
     let Action::Create { key, decision, flags } = examined.action else {
         panic!("{:?}", examined.action)
     };
     assert_eq!(key.id.as_bytes(), b"c1");
     assert!(key.owner.is_root());
-    assert_eq!((decision.policy, decision.mode), (Level::Restricted, Mode::Enforce));
+    assert_eq!((decision.policy.as_str(), decision.mode), ("restricted", Mode::Enforce));
     assert_eq!(decision.rule.as_deref(), Some("kiosk"));
     assert_eq!(flags, RegistrationFlags::HOOKS);
     let rootfs = nix::sys::stat::fstat(examined.rootfs.unwrap()).unwrap();
@@ -124,7 +119,7 @@ fn a_new_container() {
 fn other_commands_and_errors() {
     let bundle = Bundle::new("/bin/true", "");
     let config = Config::default();
-    let examine = |words: &[&str]| bundle.examine(Dialect::Runc, &config, words);
+    let examine = |words: &[&str]| bundle.examine("runc", &config, words);
     assert!(matches!(examine(&["exec", "c", "create"]).action, Action::Join { flags: 0, .. }));
     assert!(matches!(examine(&["restore", "c"]).action, Action::Deny { .. }));
     assert_eq!(examine(&["init"]).action, Action::Keep);

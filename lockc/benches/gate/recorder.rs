@@ -103,7 +103,7 @@ impl Recorder {
         let caller = self.timed("caller", || Caller::read(tid)).ok()?;
         let Plan::New(new) = plan::plan(invocation, caller.ids.euid) else { return None };
         let bundle = self.timed("bundle", || Bundle::read(&caller, &new.target)).ok()?;
-        self.timed("policy", || new.admit(&bundle.facts, &self.config));
+        self.timed("policy", || new.admit(&bundle.facts, "runc", &self.config));
         Some(())
     }
 }
@@ -126,7 +126,7 @@ impl Decide for &'static Recorder {
             return Decision { allow: true, message: None };
         }
         let start = Instant::now();
-        let examined = runtime::examine(tid, Dialect::Runc, &self.config);
+        let examined = runtime::examine(tid, "runc", &self.config);
         self.add((name(examined.verb.as_ref()), start.elapsed()));
         ASKED.set(Some(start));
         Decision { allow: true, message: Some((Level::Info, "answered".into())) }

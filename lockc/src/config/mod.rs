@@ -1,43 +1,37 @@
 //! The configuration: what was typed, and what it means.
 //!
-//! `/etc/lockc/lockc.toml` is checked in full before any of it counts, and all
-//! problems are reported together, each with its place and, for a misspelt name,
-//! a suggestion. A key that exists in the configuration's contract but is not
-//! implemented is refused like an unknown one: a rule that is silently ignored
-//! would be worse than none.
+//! `/etc/lockc/lockc.toml` and the files of `lockc.d` beside it are checked in full before any
+//! of them counts, and all problems are reported together, each with its place and, for a
+//! misspelt name, a suggestion. What is configured and not enforced is refused like a mistake
+//! ([`supported`]): a rule that is silently ignored would be worse than none.
 
 mod expand;
+mod lint;
+mod load;
+mod merge;
+mod policies;
+mod policy_table;
 mod problem;
 mod read;
 mod reader;
+mod rules;
+pub mod supported;
 #[cfg(test)]
 mod tests;
+mod users;
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    fs::{self, File},
-    io::{self, Read as _},
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
-use globset::{GlobBuilder, GlobMatcher};
 use log::LevelFilter;
-use nix::fcntl::OFlag;
 
 pub use self::{
     expand::{Expansion, MAX_ENTRIES_READ, MAX_FILES, expand},
-    problem::{Problem, Report},
+    load::{Checked, ConfigError, DROP_INS, MAX_DROP_INS, MAX_LEN, PATH, Source},
+    policies::{MAX_OWN_POLICIES, MAX_PATH_RULES, MAX_RULES_PER_POLICY},
+    problem::{Place, Problem, Report, Severity},
+    rules::MAX_RULES,
 };
-use crate::policy::{Level, Mode};
-
-/// Where the configuration is, unless another file is named.
-pub const PATH: &str = "/etc/lockc/lockc.toml";
-
-/// Most bytes of a configuration file.
-pub const MAX_LEN: u64 = 1 << 20;
+use crate::policy::{Level, Match, Mode, Policy};
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +44,8 @@ pub struct Config {
     pub default: Fallback,
     /// `[[rule]]`, in order.
     pub rules: Vec<Rule>,
+    /// The built-in policies, as adjusted, and those of `[policy.NAME]`, by name.
+    pub policies: BTreeMap<String, Policy>,
 }
 
 /// `[daemon]`: how lockc itself behaves.
@@ -94,11 +90,11 @@ pub struct Runtime {
 }
 
 /// `[default]`: what a container gets if no rule matches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fallback {
-    /// The policy.
-    pub policy: Level,
-    /// Whether policies are enforced; for all containers.
+    /// Name of the policy.
+    pub policy: String,
+    /// Whether policies are enforced that do not say it themselves.
     pub mode: Mode,
 }
 
@@ -107,142 +103,48 @@ pub struct Fallback {
 pub struct Rule {
     /// Its name, for messages; unique.
     pub name: String,
-    /// What the containers get that match.
-    pub policy: Level,
+    /// Name of the policy that the containers get that match.
+    pub policy: String,
+    /// Whether that is enforced; `None` leaves it to the policy.
+    pub mode: Option<Mode>,
     /// Which containers match.
     pub matches: Match,
 }
 
-/// `match`: all of it must hold. Nothing means every container.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Match {
-    /// Annotations by key; each must be there.
-    pub annotations: BTreeMap<String, Pattern>,
-}
-
-impl Match {
-    /// Whether the annotations of a bundle hold all that is asked for.
-    pub fn annotations_match(&self, annotations: &BTreeMap<String, String>) -> bool {
-        self.annotations
-            .iter()
-            .all(|(key, pattern)| annotations.get(key).is_some_and(|v| pattern.is_match(v)))
-    }
-
-    /// Whether it asks for nothing.
-    pub fn is_empty(&self) -> bool {
-        self.annotations.is_empty()
-    }
-}
-
-/// A glob over a whole value: `?`, `*` (with `/`), `[a-z]`, `{a,b}`.
-#[derive(Clone)]
-pub struct Pattern {
-    glob: GlobMatcher,
-}
-
-impl Pattern {
-    fn new(glob: &str) -> Result<Self, globset::Error> {
-        let glob = GlobBuilder::new(glob).literal_separator(false).build()?;
-        Ok(Self { glob: glob.compile_matcher() })
-    }
-
-    /// Whether `value` as a whole matches.
-    pub fn is_match(&self, value: &str) -> bool {
-        self.glob.is_match(value)
-    }
-
-    /// The glob as typed.
-    pub fn as_str(&self) -> &str {
-        self.glob.glob().glob()
-    }
-}
-
-impl fmt::Debug for Pattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.as_str().fmt(f)
-    }
-}
-
-impl PartialEq for Pattern {
-    fn eq(&self, other: &Self) -> bool {
-        self.as_str() == other.as_str()
-    }
-}
-
-impl Eq for Pattern {}
-
-/// Why there is no configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file does not exist.
-    #[error(
-        "{} does not exist; install the one that lockc ships (examples/config/lockc.toml), or \
-         name another with --config",
-        path.display()
-    )]
-    Missing {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The file cannot be read.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-    /// It is a directory, a FIFO or a device.
-    #[error("{} is not a regular file", path.display())]
-    FileType {
-        /// The file.
-        path: PathBuf,
-    },
-    /// It is longer than [`MAX_LEN`].
-    #[error("{} is longer than {MAX_LEN} bytes", path.display())]
-    TooLong {
-        /// The file.
-        path: PathBuf,
-    },
-    /// It is no text.
-    #[error("{} is not UTF-8 at line {line}, byte {column}", path.display())]
-    NotUtf8 {
-        /// The file.
-        path: PathBuf,
-        /// Line, from 1.
-        line: usize,
-        /// Byte in the line, from 1.
-        column: usize,
-    },
-    /// Further files that this version would not read.
-    #[error(
-        "{} exists, but reading more than one file is not supported; move it into the main file",
-        path.display()
-    )]
-    DropIn {
-        /// One of the files.
-        path: PathBuf,
-    },
-    /// Its content is wrong.
-    #[error("{0}")]
-    Invalid(Report),
-}
-
 impl Config {
-    /// Reads the file at `path`.
+    /// Reads the file at `path` and the drop-ins beside it. Problems that are no errors are in
+    /// [`Checked::read`] only.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = read_text(path)?;
-        if let Some(path) = drop_in(path) {
-            return Err(ConfigError::DropIn { path });
-        }
-        Self::parse(&text, path)
+        Checked::read(path)?.usable()
     }
 
-    /// Understands the content of a file; `path` is for messages.
+    /// Understands the content of one file; `path` is for messages.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        read::read(text)
-            .map_err(|problems| ConfigError::Invalid(Report::new(path.to_owned(), text, problems)))
+        Checked::new(vec![Source { path: path.to_owned(), text: text.to_owned() }]).usable()
+    }
+
+    /// Understands the content of a file, also if it asks for what is not enforced.
+    #[cfg(test)]
+    pub(crate) fn understand(text: &str, path: &Path) -> Self {
+        let source = Source { path: path.to_owned(), text: text.to_owned() };
+        let checked = Checked::new(vec![source]);
+        checked.config.unwrap_or_else(|| panic!("{}", checked.report))
+    }
+
+    /// A policy by name.
+    pub fn policy(&self, name: &str) -> Option<&Policy> {
+        self.policies.get(name)
+    }
+
+    /// The mode of a policy that a rule with the mode `rule` chose: the rule's wins over the
+    /// policy's, and that over the default's.
+    pub fn mode(&self, policy: &str, rule: Option<Mode>) -> Mode {
+        rule.or_else(|| self.policy(policy)?.mode).unwrap_or(self.default.mode)
+    }
+
+    /// The mode of the default policy.
+    pub fn default_mode(&self) -> Mode {
+        self.mode(&self.default.policy, None)
     }
 }
 
@@ -274,46 +176,12 @@ impl Default for Config {
                 runtime("crun", &["/usr/bin/crun", "/usr/local/bin/crun"]),
                 runtime("youki", &["/usr/bin/youki", "/usr/local/bin/youki"]),
             ],
-            default: Fallback { policy: Level::Baseline, mode: Mode::Enforce },
+            default: Fallback { policy: Level::Baseline.name().to_owned(), mode: Mode::Enforce },
             rules: Vec::new(),
+            policies: Level::ALL
+                .map(|level| (level.name().to_owned(), Policy::built_in(level)))
+                .into_iter()
+                .collect(),
         }
     }
-}
-
-fn read_text(path: &Path) -> Result<String, ConfigError> {
-    let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound => ConfigError::Missing { path: path.to_owned() },
-        _ => ConfigError::Read { path: path.to_owned(), source },
-    };
-    // A FIFO would wait for a writer.
-    let file = File::options()
-        .read(true)
-        .custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits())
-        .open(path)
-        .map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(ConfigError::FileType { path: path.to_owned() });
-    }
-    let mut bytes = Vec::new();
-    file.take(MAX_LEN + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > MAX_LEN {
-        return Err(ConfigError::TooLong { path: path.to_owned() });
-    }
-    String::from_utf8(bytes).map_err(|error| {
-        let before = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        ConfigError::NotUtf8 {
-            path: path.to_owned(),
-            line: before.matches('\n').count() + 1,
-            column: before.len() - line_start + 1,
-        }
-    })
-}
-
-/// A file of `lockc.d` beside the main file.
-fn drop_in(path: &Path) -> Option<PathBuf> {
-    let dir = path.parent()?.join("lockc.d");
-    let files = fs::read_dir(dir).ok()?.flatten().map(|entry| entry.path());
-    files.filter(|file| file.extension().is_some_and(|extension| extension == "toml")).min()
 }

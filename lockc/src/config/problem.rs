@@ -1,82 +1,196 @@
-//! Problems of a configuration file, and how they are shown.
+//! Problems of the configuration, and how they are shown.
 
-use std::{fmt, ops::Range, path::PathBuf};
+use std::{
+    fmt,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use super::{Source, merge::next_start};
+
+/// How bad a problem is. The worst come first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// A mistake.
+    Error,
+    /// Understood, and not enforced by this version: as bad as a mistake for whoever starts
+    /// lockc, not for whoever only wants to look at it.
+    NotEnforced,
+    /// Probably not what was meant.
+    Warning,
+}
+
+impl Severity {
+    /// Its name in messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Error | Self::NotEnforced => "error",
+            Self::Warning => "warning",
+        }
+    }
+}
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Where, in bytes of the file.
+    /// Where, in bytes from the start of the first file through all files, each of them one byte
+    /// longer than it is.
     pub span: Range<usize>,
+    /// How bad it is.
+    pub severity: Severity,
     /// What is wrong, naming the key or value.
     pub message: String,
     /// What may have been meant.
     pub help: Option<String>,
+    /// Another place that it has to do with, and what it is.
+    pub also: Option<(&'static str, Range<usize>)>,
 }
 
 impl Problem {
     pub(super) fn new(span: Range<usize>, message: impl Into<String>) -> Self {
-        Self { span, message: message.into(), help: None }
+        Self { span, severity: Severity::Error, message: message.into(), help: None, also: None }
+    }
+
+    pub(super) fn warning(span: Range<usize>, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::new(span, message) }
+    }
+
+    pub(super) fn not_enforced(span: Range<usize>, what: &str) -> Self {
+        let message = format!("{what} is not enforced by this version");
+        Self { severity: Severity::NotEnforced, ..Self::new(span, message) }
     }
 
     pub(super) fn help(self, help: Option<String>) -> Self {
         Self { help, ..self }
     }
+
+    pub(super) fn also(self, what: &'static str, span: Range<usize>) -> Self {
+        Self { also: Some((what, span)), ..self }
+    }
 }
 
-/// All problems of a file, in its order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// All problems of the configuration, in the order of its files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    path: PathBuf,
     places: Vec<Place>,
     /// Problems beyond [`Report::LONGEST`].
     more: usize,
+    /// The worst of all.
+    worst: Option<Severity>,
 }
 
-/// A problem with what is shown of the file.
+/// A problem with what is shown of its file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Place {
-    problem: Problem,
+pub struct Place {
+    /// The problem.
+    pub problem: Problem,
+    /// The file.
+    pub path: PathBuf,
     /// From 1.
-    line: usize,
+    pub line: usize,
     /// In characters, from 1.
-    column: usize,
-    text: String,
+    pub column: usize,
+    /// The line.
+    pub text: String,
     /// Characters of `text` to underline.
-    width: usize,
+    pub width: usize,
+    /// File, line and column of [`Problem::also`].
+    pub also: Option<String>,
 }
 
 impl Report {
     /// Most problems that are kept. A file of the wrong kind has one in every line.
     const LONGEST: usize = 64;
 
-    pub(super) fn new(path: PathBuf, text: &str, mut problems: Vec<Problem>) -> Self {
-        problems.sort_by_key(|problem| (problem.span.start, problem.span.end));
-        problems.dedup();
-        let more = problems.len().saturating_sub(Self::LONGEST);
-        problems.truncate(Self::LONGEST);
-        let places = problems.into_iter().map(|problem| Place::new(text, problem)).collect();
-        Self { path, places, more }
+    pub(super) fn new(sources: &[Source], problems: Vec<Problem>) -> Self {
+        let mut report = Self::default();
+        report.extend(sources, problems);
+        report
     }
 
-    /// The problems, in the order of the file.
-    pub fn problems(&self) -> impl Iterator<Item = &Problem> {
-        self.places.iter().map(|place| &place.problem)
+    /// Adds problems.
+    pub(super) fn extend(&mut self, sources: &[Source], mut problems: Vec<Problem>) {
+        // A file that is full of warnings must not hide a mistake.
+        problems.sort_by_key(|it| (it.severity, it.span.start, it.span.end));
+        problems.dedup();
+        self.worst = self.worst.into_iter().chain(problems.first().map(|it| it.severity)).min();
+        let room = Self::LONGEST.saturating_sub(self.places.len());
+        self.more += problems.len().saturating_sub(room);
+        problems.truncate(room);
+        self.places.extend(problems.into_iter().map(|problem| Place::new(sources, problem)));
+        self.places.sort_by_key(|place| (place.problem.span.start, place.problem.span.end));
+    }
+
+    /// The problems, in the order of the files.
+    pub fn places(&self) -> &[Place] {
+        &self.places
+    }
+
+    /// Whether there is no problem at all.
+    pub fn is_empty(&self) -> bool {
+        self.worst.is_none()
+    }
+
+    /// Whether there is a problem of this kind or a worse one.
+    pub fn has(&self, severity: Severity) -> bool {
+        self.worst.is_some_and(|worst| worst <= severity)
+    }
+
+    /// Whether lockc must not run with this configuration.
+    pub fn is_fatal(&self) -> bool {
+        self.has(Severity::NotEnforced)
+    }
+
+    pub(super) fn without_warnings(mut self) -> Self {
+        self.places.retain(|place| place.problem.severity != Severity::Warning);
+        self
     }
 }
 
+/// The source at a position, and the position in it.
+fn locate(sources: &[Source], position: usize) -> Option<(&Source, usize)> {
+    let mut start = 0;
+    for source in sources {
+        let next = next_start(start, source);
+        if position < next {
+            return Some((source, position - start));
+        }
+        start = next;
+    }
+    None
+}
+
+/// Line and column, from 1, of a position, and where the line starts.
+fn line_column(text: &str, at: usize) -> (usize, usize, usize) {
+    let line_start = text[..at].rfind('\n').map_or(0, |at| at + 1);
+    let line = text[..line_start].matches('\n').count() + 1;
+    (line, text[line_start..at].chars().count() + 1, line_start)
+}
+
 impl Place {
-    fn new(text: &str, problem: Problem) -> Self {
-        let start = text.floor_char_boundary(problem.span.start);
-        let end = text.floor_char_boundary(problem.span.end).max(start);
-        let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
+    fn new(sources: &[Source], problem: Problem) -> Self {
+        let nowhere = Source { path: PathBuf::new(), text: String::new() };
+        let (source, start) = locate(sources, problem.span.start).unwrap_or((&nowhere, 0));
+        let text = source.text.as_str();
+        let start = text.floor_char_boundary(start);
+        let end = start + problem.span.end.saturating_sub(problem.span.start);
+        let end = text.floor_char_boundary(end).max(start);
+        let (line, column, line_start) = line_column(text, start);
         let line_end = text[line_start..].find('\n').map_or(text.len(), |at| line_start + at);
-        let line = text[line_start..line_end].trim_end_matches('\r');
-        let inside = end.min(line_start + line.len()).max(start);
+        let shown = text[line_start..line_end].trim_end_matches('\r');
+        let inside = end.min(line_start + shown.len()).max(start);
+        let also = problem.also.as_ref().and_then(|(what, span)| {
+            let (source, at) = locate(sources, span.start)?;
+            let (line, column, _) = line_column(&source.text, source.text.floor_char_boundary(at));
+            Some(format!("{what}: {}:{line}:{column}", source.path.display()))
+        });
         Self {
-            line: text[..line_start].matches('\n').count() + 1,
-            column: text[line_start..start].chars().count() + 1,
-            text: line.to_owned(),
+            path: source.path.clone(),
+            line,
+            column,
+            text: shown.to_owned(),
             width: text[start..inside].chars().count().max(1),
+            also,
             problem,
         }
     }
@@ -88,10 +202,11 @@ impl fmt::Display for Report {
             if index > 0 {
                 writeln!(f)?;
             }
-            place.show(&self.path, f)?;
+            write!(f, "{place}")?;
         }
         if self.more > 0 {
-            write!(f, "\n{}: {} more problems", self.path.display(), self.more)?;
+            let path = self.places.first().map_or(Path::new(""), |place| &place.path);
+            write!(f, "\n{}: {} more problems", path.display(), self.more)?;
         }
         Ok(())
     }
@@ -100,10 +215,17 @@ impl fmt::Display for Report {
 impl Place {
     /// The longest part of a line that is shown, in characters.
     const SHOWN: usize = 160;
+}
 
-    fn show(&self, path: &std::path::Path, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { problem: Problem { message, help, .. }, line, column, text, width } = self;
-        write!(f, "{}:{line}:{column}: {message}", path.display())?;
+/// With `#` on one line, without the text of the file.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { problem, path, line, column, text, width, also } = self;
+        let Problem { message, help, severity, .. } = problem;
+        write!(f, "{}:{line}:{column}: {}: {message}", path.display(), severity.name())?;
+        if f.alternate() {
+            return Ok(());
+        }
         // Past a very long start the place would not be seen.
         if *column < Self::SHOWN {
             let text: String = text.chars().take(Self::SHOWN).map(printable).collect();
@@ -113,6 +235,9 @@ impl Place {
             let margin = " ".repeat(line.to_string().len());
             write!(f, "\n  {line} | {text}")?;
             write!(f, "\n  {margin} | {indent}{}", "^".repeat(width))?;
+        }
+        if let Some(also) = also {
+            write!(f, "\n  {also}")?;
         }
         if let Some(help) = help {
             write!(f, "\n  help: {help}")?;
@@ -192,15 +317,48 @@ mod tests {
     #[test]
     fn places_in_odd_texts() {
         let shown = |text: &str, span: Range<usize>| {
-            Report::new("f".into(), text, vec![Problem::new(span, "m")]).to_string()
+            let source = Source { path: "f".into(), text: text.to_owned() };
+            Report::new(&[source], vec![Problem::new(span, "m")]).to_string()
         };
-        assert_eq!(shown("", 0..0), "f:1:1: m\n  1 | \n    | ^");
-        assert_eq!(shown("a\nbc\n", 2..4), "f:2:1: m\n  2 | bc\n    | ^^");
-        assert_eq!(shown("a\nbc\n", 5..5), "f:3:1: m\n  3 | \n    | ^");
-        assert_eq!(shown("a\r\nb", 0..4), "f:1:1: m\n  1 | a\n    | ^");
-        assert_eq!(shown("\tä = 1", 1..3), "f:1:2: m\n  1 | \tä = 1\n    | \t^");
-        assert_eq!(shown("\u{1b}[31m", 0..1), "f:1:1: m\n  1 | \u{fffd}[31m\n    | ^");
-        assert_eq!(shown("ä", 1..9), "f:1:1: m\n  1 | ä\n    | ^");
-        assert_eq!(shown(&"x".repeat(1000), 900..901), "f:1:901: m");
+        assert_eq!(shown("", 0..0), "f:1:1: error: m\n  1 | \n    | ^");
+        assert_eq!(shown("a\nbc\n", 2..4), "f:2:1: error: m\n  2 | bc\n    | ^^");
+        assert_eq!(shown("a\nbc\n", 5..5), "f:3:1: error: m\n  3 | \n    | ^");
+        assert_eq!(shown("a\r\nb", 0..4), "f:1:1: error: m\n  1 | a\n    | ^");
+        assert_eq!(shown("\tä = 1", 1..3), "f:1:2: error: m\n  1 | \tä = 1\n    | \t^");
+        assert_eq!(shown("\u{1b}[31m", 0..1), "f:1:1: error: m\n  1 | \u{fffd}[31m\n    | ^");
+        assert_eq!(shown("ä", 1..9), "f:1:1: error: m\n  1 | ä\n    | ^");
+        assert_eq!(shown(&"x".repeat(1000), 900..901), "f:1:901: error: m");
+    }
+
+    #[test]
+    fn places_in_several_files() {
+        let source = |path: &str, text: &str| Source { path: path.into(), text: text.to_owned() };
+        let sources = [source("a", "x\ny"), source("b", ""), source("c", "zz\n")];
+        let report = Report::new(
+            &sources,
+            vec![
+                Problem::new(6..7, "third"),
+                Problem::new(3..3, "end of the first").also("see", 5..6),
+                Problem::warning(4..4, "second"),
+            ],
+        );
+        assert_eq!(
+            report.to_string(),
+            "a:2:2: error: end of the first\n  2 | y\n    |  ^\n  see: c:1:1\n\
+             b:1:1: warning: second\n  1 | \n    | ^\n\
+             c:1:2: error: third\n  1 | zz\n    |  ^"
+        );
+        assert!(report.is_fatal());
+        assert_eq!(report.without_warnings().places().len(), 2);
+    }
+
+    #[test]
+    fn warnings_do_not_hide_errors() {
+        let source = Source { path: "f".into(), text: "x".repeat(1000) };
+        let mut problems: Vec<_> = (0..100).map(|at| Problem::warning(at..at, "w")).collect();
+        problems.push(Problem::new(500..501, "the mistake"));
+        let report = Report::new(&[source], problems);
+        assert!(report.to_string().contains("the mistake"));
+        assert!(report.to_string().ends_with("f: 37 more problems"));
     }
 }

@@ -1,85 +1,139 @@
-//! From TOML to [`Config`], with all problems at once.
+//! From TOML to [`Config`], with all problems at once: everything but rules and policies.
 
-use std::{collections::BTreeSet, ops::Range, time::Duration};
+use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use log::LevelFilter;
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    Config, Fallback, LogFormat, Match, OnError, Pattern, Problem, Rule, Runtime, expand,
+    Config, Fallback, LogFormat, OnError, Problem, Runtime, Source, expand, merge,
     problem::suggest,
     reader::{Reader, Value, integer},
+    supported,
 };
-use crate::policy::{Level, Mode};
+use crate::policy::Mode;
 
 /// Most `[[runtime]]` tables, and most paths in one of them.
 const MAX_RUNTIMES: usize = 64;
 
-/// Most `[[rule]]` tables, and most keys to match in one of them.
-const MAX_RULES: usize = 1024;
+/// `mode`.
+pub(super) const MODES: [(&str, Mode); 2] = [("enforce", Mode::Enforce), ("audit", Mode::Audit)];
 
 /// Least and most milliseconds of `daemon.decision_timeout_ms`. Less would answer
 /// before a slow disk has read a bundle; more would stall container engines, whose
 /// own time-outs are of this order.
 const TIMEOUT_MS: std::ops::RangeInclusive<u64> = 50..=60_000;
 
-/// Understands `text`, or says all that is wrong with it.
-pub(super) fn read(text: &str) -> Result<Config, Vec<Problem>> {
-    let (table, errors) = DeTable::parse_recoverable(text);
-    if !errors.is_empty() {
-        // What is left of the table after a syntax error would cause problems that are none.
-        return Err(errors
-            .iter()
-            .map(|error| Problem::new(error.span().unwrap_or_default(), error.message()))
-            .collect());
-    }
+/// What comes of reading.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    /// What the sources mean, if they are TOML.
+    pub(super) config: Option<Config>,
+    /// What is wrong.
+    pub(super) problems: Vec<Problem>,
+    /// Globs of runtimes that are not built in.
+    pub(super) runtime_globs: Vec<(String, Range<usize>)>,
+}
+
+/// Understands `sources`, and says all that is wrong with them.
+pub(super) fn read(sources: &[Source]) -> Outcome {
     let mut reader = Reader::default();
-    let config = reader.config(table.get_ref());
-    if reader.problems.is_empty() { Ok(config) } else { Err(reader.problems) }
+    let table = merge::merge(sources, &mut reader.problems);
+    let config = table.map(|table| reader.config(&table));
+    let Reader { problems, runtime_globs, .. } = reader;
+    Outcome { config, problems, runtime_globs }
 }
 
 impl Reader {
     fn config(&mut self, table: &DeTable<'_>) -> Config {
-        self.check_keys(table, "", &["daemon", "runtime", "default", "rule"], &["policy"]);
+        self.check_keys(table, "", &["daemon", "runtime", "default", "rule", "policy"]);
         let mut config = Config::default();
         if let Some(daemon) = self.table(table, "daemon") {
             self.daemon(daemon, &mut config);
         }
-        if let Some(default) = self.table(table, "default") {
-            self.check_keys(default, "default", &["policy", "mode"], &[]);
-            let Fallback { policy, mode } = config.default;
-            config.default = Fallback {
-                policy: self.level(default, "policy").unwrap_or(policy),
-                mode: self
-                    .choice(default, "mode", &[("enforce", Mode::Enforce), ("audit", Mode::Audit)])
-                    .unwrap_or(mode),
-            };
-        }
         if table.contains_key("runtime") {
+            let built_in: Vec<String> =
+                config.runtimes.drain(..).flat_map(|runtime| runtime.paths).collect();
             config.runtimes = self
                 .tables(table, "runtime", MAX_RUNTIMES)
                 .into_iter()
-                .map(|(runtime, span)| self.runtime(runtime, span))
+                .map(|(runtime, span)| self.runtime(runtime, span, &built_in))
                 .collect();
             self.check_unique(table, "runtime");
         }
-        let rules = self.tables(table, "rule", MAX_RULES);
-        for (rule, span) in rules {
-            let known = self.problems.len();
-            let rule = self.rule(rule, span.clone());
-            // A rule that lacks what could not be understood seems to match more than it does.
-            if let Some(rule) = rule.filter(|_| self.problems.len() == known) {
-                self.check_reachable(&config.rules, &rule, span);
-                config.rules.push(rule);
-            }
-        }
-        self.check_unique(table, "rule");
+        config.policies = self.policies(table);
+        self.fallback(table, &mut config);
+        self.rules(table, &mut config);
         config
+    }
+
+    fn fallback(&mut self, table: &DeTable<'_>, config: &mut Config) {
+        let mut place = None;
+        if let Some(default) = self.table(table, "default") {
+            self.check_keys(default, "default", &["policy", "mode"]);
+            let Fallback { policy, mode } = config.default.clone();
+            let named = self.policy_name(default, "policy", config);
+            place = named.as_ref().map(|(_, span)| span.clone());
+            config.default = Fallback {
+                policy: named.map_or(policy, |(name, _)| name),
+                mode: self.choice(default, "mode", &MODES).unwrap_or(mode),
+            };
+        }
+        // The policy that nobody named can be one that is adjusted.
+        let adjusted = || {
+            let policies = table.get("policy")?.get_ref().as_table()?;
+            policies.get_key_value(config.default.policy.as_str()).map(|(key, _)| key.span())
+        };
+        if let Some(place) = place.or_else(adjusted) {
+            self.check_enforced(config, &config.default.policy, &place);
+        }
+    }
+
+    /// Reports the use, at `span`, of a policy that cannot be enforced in full.
+    pub(super) fn check_enforced(&mut self, config: &Config, policy: &str, span: &Range<usize>) {
+        let missing = config.policy(policy).map(supported::missing).unwrap_or_default();
+        for key in missing {
+            let what = format!("`{key}` of policy `{policy}`");
+            self.problems.push(Problem::not_enforced(span.clone(), &what));
+        }
+    }
+
+    /// The name of a policy that exists, and its place.
+    pub(super) fn policy_name(
+        &mut self,
+        table: &DeTable<'_>,
+        key: &str,
+        config: &Config,
+    ) -> Option<(String, Range<usize>)> {
+        let value = table.get(key)?;
+        let Some(name) = value.get_ref().as_str() else {
+            self.wrong_type(value, key, "the name of a policy");
+            return None;
+        };
+        if config.policy(name).is_some() {
+            return Some((name.to_owned(), value.span()));
+        }
+        let names = || config.policies.keys().map(String::as_str);
+        self.unknown_policy(name, value.span(), names());
+        None
+    }
+
+    pub(super) fn unknown_policy<'n>(
+        &mut self,
+        name: &str,
+        span: Range<usize>,
+        names: impl Iterator<Item = &'n str> + Clone,
+    ) {
+        let message = format!("unknown policy `{}`", name.escape_debug());
+        let help = suggest(name, names.clone()).unwrap_or_else(|| {
+            format!("policies: {}", names.take(16).collect::<Vec<_>>().join(", "))
+        });
+        self.problems.push(Problem::new(span, message).help(Some(help)));
     }
 
     fn daemon(&mut self, table: &DeTable<'_>, config: &mut Config) {
         let keys = ["log_level", "log_format", "on_error", "decision_timeout_ms"];
-        self.check_keys(table, "daemon", &keys, &[]);
+        self.check_keys(table, "daemon", &keys);
         let levels = [
             ("off", LevelFilter::Off),
             ("error", LevelFilter::Error),
@@ -118,8 +172,8 @@ impl Reader {
         }
     }
 
-    fn runtime(&mut self, table: &DeTable<'_>, span: Range<usize>) -> Runtime {
-        self.check_keys(table, "runtime", &["name", "paths"], &[]);
+    fn runtime(&mut self, table: &DeTable<'_>, span: Range<usize>, built_in: &[String]) -> Runtime {
+        self.check_keys(table, "runtime", &["name", "paths"]);
         let name = self.required_string(table, "name", "[[runtime]]", span.clone());
         if let Some((name, span)) = &name
             && (name.contains(['/', '\0']) || name.len() > lockc_common::NAME_LEN)
@@ -141,6 +195,12 @@ impl Reader {
                     .problem(value.span(), format!("`paths` has more than {MAX_RUNTIMES} entries")),
                 DeValue::Array(array) => {
                     paths.extend(array.iter().filter_map(|path| self.runtime_path(path)));
+                    let globs = array.iter().filter_map(|value| {
+                        let path = value.get_ref().as_str()?;
+                        let own = expand::is_glob(path) && !built_in.iter().any(|it| it == path);
+                        own.then(|| (path.to_owned(), value.span()))
+                    });
+                    self.runtime_globs.extend(globs);
                 }
                 _ => self.wrong_type(value, "paths", "a list of paths"),
             },
@@ -178,104 +238,20 @@ impl Reader {
         Some(path.clone().into_owned())
     }
 
-    fn rule(&mut self, table: &DeTable<'_>, span: Range<usize>) -> Option<Rule> {
-        self.check_keys(table, "rule", &["name", "policy", "match"], &[]);
-        let name = self.required_string(table, "name", "[[rule]]", span.clone());
-        if !table.contains_key("policy") {
-            self.problem(span, "[[rule]] has no `policy`");
-        }
-        let policy = self.level(table, "policy");
-        let mut matches = Match::default();
-        if let Some(table) = self.table(table, "match") {
-            let later = ["engine", "namespace", "image", "container", "label", "runtime", "owner"];
-            self.check_keys(table, "rule.match", &["annotation"], &later);
-            if let Some(annotations) = self.table(table, "annotation") {
-                self.patterns(annotations, &mut matches);
-            }
-        }
-        Some(Rule { name: name?.0, policy: policy?, matches })
-    }
-
-    fn patterns(&mut self, table: &DeTable<'_>, matches: &mut Match) {
-        for (key, value) in table {
-            if matches.annotations.len() == MAX_RULES {
-                self.problem(key.span(), format!("more than {MAX_RULES} annotations to match"));
-                break;
-            }
-            let DeValue::String(glob) = value.get_ref() else {
-                self.wrong_type(value, key.get_ref(), "a glob in quotes");
-                continue;
-            };
-            if glob.is_empty() {
-                let help = "`*` matches any value, also an empty one".to_owned();
-                self.problems
-                    .push(Problem::new(value.span(), "the glob is empty").help(Some(help)));
-                continue;
-            }
-            match Pattern::new(glob) {
-                Ok(pattern) => {
-                    matches.annotations.insert(key.get_ref().clone().into_owned(), pattern);
-                }
-                Err(error) => self.problem(
-                    value.span(),
-                    format!("`{}` is not a glob: {}", glob.escape_debug(), error.kind()),
-                ),
-            }
-        }
-    }
-
-    /// A rule behind one that matches all it matches is a mistake.
-    fn check_reachable(&mut self, before: &[Rule], rule: &Rule, span: Range<usize>) {
-        let covers = |other: &&Rule| {
-            other.matches.annotations.iter().all(|(key, pattern)| {
-                rule.matches.annotations.get(key).is_some_and(|own| own == pattern)
-            })
-        };
-        if let Some(other) = before.iter().find(covers) {
-            self.problem(
-                span,
-                format!(
-                    "rule `{}` can never decide: rule `{}` before it matches all that it matches",
-                    rule.name, other.name
-                ),
-            );
-        }
-    }
-
-    fn check_unique(&mut self, table: &DeTable<'_>, key: &str) {
-        let mut seen = BTreeSet::new();
+    pub(super) fn check_unique(&mut self, table: &DeTable<'_>, key: &str) {
+        let mut seen = BTreeMap::new();
         let tables = table.get(key).and_then(|value| value.get_ref().as_array());
         let names = tables.into_iter().flat_map(|array| array.iter()).filter_map(|value| {
             let name = value.get_ref().as_table()?.get("name")?;
             Some((name.get_ref().as_str()?, name.span()))
         });
         for (name, span) in names {
-            if !seen.insert(name) {
+            if let Some(first) = seen.get(name) {
                 let message = format!("a [[{key}]] named `{}` is above", name.escape_debug());
-                self.problem(span, message);
+                self.problems.push(Problem::new(span, message).also("first", Range::clone(first)));
+            } else {
+                seen.insert(name, span);
             }
         }
-    }
-
-    fn level(&mut self, table: &DeTable<'_>, key: &str) -> Option<Level> {
-        let value = table.get(key)?;
-        let Some(name) = value.get_ref().as_str() else {
-            self.wrong_type(value, key, "the name of a policy");
-            return None;
-        };
-        let level = Level::ALL.into_iter().find(|level| level.name() == name);
-        if level.is_none() {
-            let problem = if name == "offline" {
-                Problem::new(value.span(), "policy `offline` is not supported yet")
-            } else {
-                let message = format!("unknown policy `{}`", name.escape_debug());
-                let help = suggest(name, Level::ALL.map(Level::name)).unwrap_or_else(|| {
-                    format!("policies: {}", Level::ALL.map(Level::name).join(", "))
-                });
-                Problem::new(value.span(), message).help(Some(help))
-            };
-            self.problems.push(problem);
-        }
-        level
     }
 }

@@ -7,7 +7,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{Problem, problem::suggest};
+use super::{Problem, problem::suggest, users::Users};
 
 pub(super) type Value<'t> = Spanned<DeValue<'t>>;
 
@@ -15,28 +15,23 @@ pub(super) type Value<'t> = Spanned<DeValue<'t>>;
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     pub(super) problems: Vec<Problem>,
+    /// Globs of runtimes that are not built in.
+    pub(super) runtime_globs: Vec<(String, Range<usize>)>,
+    pub(super) users: Users,
 }
 
 impl Reader {
-    /// Reports keys of `table` that are neither `known` nor of a `later` version.
-    pub(super) fn check_keys(
-        &mut self,
-        table: &DeTable<'_>,
-        place: &str,
-        known: &[&str],
-        later: &[&str],
-    ) {
+    /// Reports keys of `table` that are not `known`.
+    pub(super) fn check_keys(&mut self, table: &DeTable<'_>, place: &str, known: &[&str]) {
         let place = match place {
             "" => String::new(),
-            _ => format!(" in `{place}`"),
+            _ => format!(" in `{}`", place.escape_debug()),
         };
         for key in table.keys() {
             let name = key.get_ref().as_ref();
-            if later.contains(&name) {
-                self.problem(key.span(), format!("`{name}`{place} is not supported yet"));
-            } else if !known.contains(&name) {
+            if !known.contains(&name) {
                 let message = format!("unknown key `{}`{place}", name.escape_debug());
-                let help = suggest(name, known.iter().chain(later).copied())
+                let help = suggest(name, known.iter().copied())
                     .or_else(|| Some(format!("known keys: {}", known.join(", "))));
                 self.problems.push(Problem::new(key.span(), message).help(help));
             }
@@ -126,6 +121,41 @@ impl Reader {
             }
         }
         tables
+    }
+
+    pub(super) fn boolean(&mut self, table: &DeTable<'_>, key: &str) -> Option<bool> {
+        let value = table.get(key)?;
+        let boolean = value.get_ref().as_bool();
+        if boolean.is_none() {
+            self.wrong_type(value, key, "true or false");
+        }
+        boolean
+    }
+
+    /// A list of at most `most` texts; entries of another type are reported and left out.
+    pub(super) fn texts<'v>(
+        &mut self,
+        table: &'v DeTable<'_>,
+        key: &str,
+        most: usize,
+    ) -> Option<Vec<(&'v str, Range<usize>)>> {
+        let value = table.get(key)?;
+        let Some(array) = value.get_ref().as_array() else {
+            self.wrong_type(value, key, "a list of texts");
+            return None;
+        };
+        if array.len() > most {
+            self.problem(value.span(), format!("`{key}` has more than {most} entries"));
+            return None;
+        }
+        let mut texts = Vec::with_capacity(array.len());
+        for value in array {
+            match value.get_ref().as_str() {
+                Some(text) => texts.push((text, value.span())),
+                None => self.wrong_type(value, key, "a list of texts"),
+            }
+        }
+        Some(texts)
     }
 
     pub(super) fn problem(&mut self, span: Range<usize>, message: impl Into<String>) {

@@ -1,7 +1,7 @@
 //! What the gate asks: looks at a frozen runtime, decides, registers.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs,
     os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
     path::PathBuf,
@@ -18,11 +18,10 @@ use crate::{
         labels::Labels,
         maps::{CompiledPolicy, Maps},
     },
-    config::{Config, OnError},
-    policy::{Decision as PolicyDecision, Level, Mode},
+    config::{Config, OnError, supported},
+    policy::{Decision as PolicyDecision, KernelRules, Mode, Policy},
     runtime::{
         self,
-        cmdline::Dialect,
         plan::{Action, ContainerKey},
     },
     watch::{
@@ -31,7 +30,7 @@ use crate::{
     },
 };
 
-use lockc_common::{PathVerdict, State, UNATTRIBUTED};
+use lockc_common::{State, UNATTRIBUTED};
 
 /// Decides about runtimes and registers what they start.
 #[derive(Debug)]
@@ -41,8 +40,8 @@ pub(super) struct Keeper {
     labels: Labels,
     runtimes: Arc<Runtimes>,
     registry: Arc<Registry>,
-    /// Ids of the installed policies.
-    policies: HashMap<(Level, Mode), u32>,
+    /// Ids of the installed policies, by name and mode.
+    policies: HashMap<(String, Mode), u32>,
 }
 
 /// A task at the gate.
@@ -65,12 +64,15 @@ impl Keeper {
         registry: Arc<Registry>,
     ) -> Result<Self, LoadError> {
         let mut policies = HashMap::new();
-        for level in Level::ALL {
-            for mode in [Mode::Enforce, Mode::Audit] {
-                policies.insert((level, mode), maps.install(&compile(level, mode))?);
-            }
+        for (policy, mode) in in_use(&config) {
+            let id = maps.install(&compile(policy, mode))?;
+            policies.insert((policy.name.clone(), mode), id);
         }
-        let default = policies[&(config.default.policy, config.default.mode)];
+        let default = (config.default.policy.clone(), config.default_mode());
+        let default = *policies.get(&default).ok_or_else(|| LoadError::Map {
+            name: "POLICIES",
+            reason: format!("the default policy `{}` cannot be enforced", config.default.policy),
+        })?;
         maps.set_default(default)?;
         Ok(Self { config, maps, labels, runtimes, registry, policies })
     }
@@ -128,7 +130,7 @@ impl Keeper {
         decision: &PolicyDecision,
         flags: u32,
     ) -> Decision {
-        let Some(policy) = self.policies.get(&(decision.policy, decision.mode)) else {
+        let Some(policy) = self.policies.get(&(decision.policy.clone(), decision.mode)) else {
             return refuse(visitor, "its policy is not installed");
         };
         let handle = self.registry.new_handle();
@@ -207,18 +209,28 @@ fn refuse(visitor: &Visitor<'_>, why: &str) -> Decision {
     }
 }
 
-fn compile(level: Level, mode: Mode) -> CompiledPolicy {
-    let rules = level.rules(mode);
-    let with = |verdict| move |rule: &crate::policy::PathRule| (rule.as_bytes().to_vec(), verdict);
+/// The policies that a decision can name, with each mode that it can have: containers may ask for
+/// every policy, in the mode that it has by itself.
+fn in_use(config: &Config) -> impl Iterator<Item = (&Policy, Mode)> {
+    config.policies.values().filter(|policy| supported::missing(policy).is_empty()).flat_map(
+        |policy| {
+            let rules = config.rules.iter().filter(|rule| rule.policy == policy.name);
+            let modes: HashSet<Mode> = rules
+                .map(|rule| rule.mode)
+                .chain([None])
+                .map(|mode| config.mode(&policy.name, mode))
+                .collect();
+            modes.into_iter().map(move |mode| (policy, mode))
+        },
+    )
+}
+
+fn compile(policy: &Policy, mode: Mode) -> CompiledPolicy {
+    let KernelRules { flags, paths } = policy.kernel_rules(mode);
     CompiledPolicy {
-        name: level.name().to_owned(),
-        flags: rules.flags.0,
-        paths: rules
-            .denied
-            .iter()
-            .map(with(PathVerdict::Deny))
-            .chain(rules.allowed.iter().map(with(PathVerdict::Allow)))
-            .collect(),
+        name: policy.name.clone(),
+        flags: flags.0,
+        paths: paths.iter().map(|(rule, verdict)| (rule.as_bytes().to_vec(), *verdict)).collect(),
     }
 }
 
@@ -239,7 +251,7 @@ impl Decide for Keeper {
             // A runtime inside a container: nothing that it says counts, its label stays.
             return Decision { allow: true, message: None };
         }
-        let examined = runtime::examine(tid, Dialect::of(&name), &self.config);
+        let examined = runtime::examine(tid, &name, &self.config);
         let caller = match examined.caller {
             Ok(Some(caller)) => caller,
             // `runc init`: it keeps the label that it has.
@@ -286,5 +298,59 @@ impl Decide for Keeper {
 
     fn trouble(&self, message: String) {
         log::error!("{message}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn in_use(toml: &str) -> Vec<(String, Mode)> {
+        let config = Config::understand(toml, "lockc.toml".as_ref());
+        let mut policies: Vec<_> =
+            super::in_use(&config).map(|(policy, mode)| (policy.name.clone(), mode)).collect();
+        policies.sort_by_key(|(name, mode)| (name.clone(), *mode == Mode::Audit));
+        policies
+    }
+
+    #[test]
+    fn every_policy_that_can_be_decided_is_installed() {
+        let named = |list: &[(&str, Mode)]| -> Vec<_> {
+            list.iter().map(|(name, mode)| ((*name).to_owned(), *mode)).collect()
+        };
+        let levels = [
+            ("baseline", Mode::Enforce),
+            ("privileged", Mode::Enforce),
+            ("restricted", Mode::Enforce),
+        ];
+        assert_eq!(in_use(""), named(&levels), "`offline` cannot be enforced");
+        let own = in_use(
+            "[default]\nmode = \"audit\"\n\
+             [policy.a]\nextends = \"restricted\"\nmode = \"enforce\"\n\
+             [[rule]]\nname = \"r\"\npolicy = \"a\"\nmode = \"audit\"\nmatch.owner = \"0\"\n",
+        );
+        assert_eq!(
+            own,
+            named(&[
+                ("a", Mode::Enforce),
+                ("a", Mode::Audit),
+                ("baseline", Mode::Audit),
+                ("privileged", Mode::Audit),
+                ("restricted", Mode::Audit),
+            ])
+        );
+    }
+
+    #[test]
+    fn compiled_policies_hold_all_rules() {
+        let config = Config::understand(
+            "[policy.a]\nextends = \"baseline\"\npaths.deny = [\"/x/**\"]\n\
+             paths.allow = [\"/x/y\"]\n",
+            "lockc.toml".as_ref(),
+        );
+        let compiled = compile(&config.policies["a"], Mode::Audit);
+        assert_eq!((compiled.name.as_str(), compiled.paths.len()), ("a", 4));
+        assert!(compiled.paths.contains(&(b"/x/y/".to_vec(), lockc_common::PathVerdict::Allow)));
+        assert_ne!(compiled.flags & lockc_common::PolicyFlags::AUDIT, 0);
     }
 }

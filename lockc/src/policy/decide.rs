@@ -1,176 +1,201 @@
 //! Which policy a container gets.
 
+use std::fmt::Write as _;
+
 use nix::unistd::Uid;
 
-use super::{Level, Mode};
-use crate::{config::Config, runtime::bundle::Facts};
+use super::{Miss, Mode, Policy};
+use crate::{
+    config::{Config, Rule, supported},
+    runtime::engine::Identity,
+};
 
-/// Who starts a container, and what is known of it.
+/// Label, or annotation, by which a container asks for a policy that is not looser than the one
+/// that it would get.
+pub const LABEL: &str = "org.lockc.policy";
+
+/// Who starts a container, by what, and what is known of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
     /// Who executes the runtime.
     pub owner: Uid,
-    /// What the bundle says.
-    pub facts: &'a Facts,
+    /// The runtime's name in the configuration, or its base name.
+    pub runtime: &'a str,
+    /// Engine, names, labels and annotations.
+    pub identity: &'a Identity,
 }
 
 /// A decision with its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// The policy.
-    pub policy: Level,
+    /// Name of the policy.
+    pub policy: String,
     /// Whether it is enforced.
     pub mode: Mode,
     /// Name of the rule that decided; `None` if the default did.
     pub rule: Option<String>,
     /// The reason, for people.
     pub why: String,
+    /// The container must not start: it asks for a policy that it cannot get. The reason, for
+    /// people.
+    pub refused: Option<String>,
+    /// Rules that come earlier and did not decide, in order.
+    pub passed: Vec<Passed>,
+}
+
+/// A rule that did not decide.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passed {
+    /// Its name.
+    pub rule: String,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Why a rule did not decide.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// It does not match.
+    Miss(Miss),
+    /// It matches, by a fact that is not trusted, and would loosen the policy.
+    Untrusted {
+        /// Key of the fact below `match`.
+        key: String,
+    },
 }
 
 impl Decision {
     /// The configured default, because of `why`.
     pub fn fallback(config: &Config, why: impl Into<String>) -> Self {
         Self {
-            policy: config.default.policy,
-            mode: config.default.mode,
+            policy: config.default.policy.clone(),
+            mode: config.default_mode(),
             rule: None,
             why: why.into(),
+            refused: None,
+            passed: Vec::new(),
         }
     }
 }
 
-/// Decides by the first rule that matches; without one the default applies.
+/// Decides by the first rule that matches; without one the default applies. Then a label may make
+/// the policy stricter.
 ///
-/// Annotations are written by whoever writes the bundle. For containers that root
-/// starts that is an engine, and the rules say which annotations to trust. Anyone
-/// else writes what they like, so for them a rule that goes by annotations counts
-/// only if it does not loosen the default.
+/// A rule that matches through a fact which is not trusted counts only if its policy is not looser
+/// than what the container would get without it, by the rules behind it or the default: whoever
+/// writes such a fact may make the policy stricter, never looser. The same holds for
+/// [`LABEL`], whoever wrote it.
 pub fn decide(subject: Subject<'_>, config: &Config) -> Decision {
-    let mut passed_over = None;
+    let mut passed = Vec::new();
+    let mut untrusted: Vec<(usize, &Rule, String)> = Vec::new();
+    let mut decisive = None;
     for rule in &config.rules {
-        if !rule.matches.annotations_match(&subject.facts.annotations) {
-            continue;
+        match rule.matches.compare(&subject) {
+            Err(miss) => {
+                passed.push(Passed { rule: rule.name.clone(), reason: Reason::Miss(miss) });
+            }
+            Ok(Some(key)) => {
+                let reason = Reason::Untrusted { key: key.clone() };
+                untrusted.push((passed.len(), rule, key));
+                passed.push(Passed { rule: rule.name.clone(), reason });
+            }
+            Ok(None) => {
+                decisive = Some(rule);
+                break;
+            }
         }
-        let by_annotation = !rule.matches.annotations.is_empty();
-        if by_annotation
-            && !subject.owner.is_root()
-            && rule.policy.is_looser_than(config.default.policy)
-        {
-            passed_over.get_or_insert(&rule.name);
-            continue;
+    }
+    let mut winner = (passed.len(), decisive);
+    let mut ignored = None;
+    for (at, rule, key) in untrusted.into_iter().rev() {
+        if is_looser(config, Some(rule), winner.1) {
+            ignored = Some((rule, key));
+        } else {
+            winner = (at, Some(rule));
+            ignored = None;
         }
-        return Decision {
-            policy: rule.policy,
-            mode: config.default.mode,
+    }
+    passed.truncate(winner.0);
+    let mut decision = match winner.1 {
+        Some(rule) => Decision {
+            policy: rule.policy.clone(),
+            mode: config.mode(&rule.policy, rule.mode),
             rule: Some(rule.name.clone()),
             why: format!("rule `{}` matches", rule.name),
+            refused: None,
+            passed,
+        },
+        None => Decision { passed, ..Decision::fallback(config, "no rule matches") },
+    };
+    if let Some((rule, key)) = ignored {
+        let ignored = format!(
+            "rule `{}` does not count: it matches by `{}`, which is not trusted to loosen the policy",
+            rule.name,
+            key.escape_debug()
+        );
+        decision.why = match decision.rule {
+            Some(_) => format!("{}; {ignored}", decision.why),
+            None => ignored,
         };
     }
-    Decision::fallback(
-        config,
-        match passed_over {
-            Some(name) => format!(
-                "rule `{name}` does not count: annotations of user {} cannot loosen the default",
-                subject.owner
-            ),
-            None => "no rule matches".to_owned(),
-        },
-    )
+    ask(subject.identity, config, &mut decision);
+    decision
+}
+
+/// Whether the policy of one rule is looser than that of another; `None` is the default.
+fn is_looser(config: &Config, rule: Option<&Rule>, other: Option<&Rule>) -> bool {
+    let parts = |rule: Option<&Rule>| match rule {
+        Some(rule) => (config.policy(&rule.policy), config.mode(&rule.policy, rule.mode)),
+        None => (config.policy(&config.default.policy), config.default_mode()),
+    };
+    let ((policy, mode), (other, other_mode)) = (parts(rule), parts(other));
+    compare(policy, mode, other, other_mode)
+}
+
+/// A policy that is not there cannot be compared: that counts as looser.
+fn compare(policy: Option<&Policy>, mode: Mode, other: Option<&Policy>, other_mode: Mode) -> bool {
+    match (policy, other) {
+        (Some(policy), Some(other)) => policy.is_looser_than(mode, other, other_mode),
+        _ => true,
+    }
+}
+
+/// Follows [`LABEL`]. One that asks for what lockc does not have must not be ignored: its author
+/// believes the container to be protected.
+fn ask(identity: &Identity, config: &Config, decision: &mut Decision) {
+    let asked = [("annotation", &identity.annotations), ("label", &identity.labels)];
+    for (kind, facts) in asked {
+        let Some(name) = facts.get(LABEL).map(|fact| fact.value.as_str()) else { continue };
+        let shown = || name.chars().take(64).collect::<String>().escape_debug().to_string();
+        let Some(policy) = config.policy(name) else {
+            decision.refused = Some(format!(
+                "its {kind} {LABEL} asks for policy `{}`, which does not exist",
+                shown()
+            ));
+            return;
+        };
+        if let Some(missing) = supported::missing(policy).first() {
+            decision.refused = Some(format!(
+                "its {kind} {LABEL} asks for policy `{name}`: `{missing}` is not enforced by this \
+                 version"
+            ));
+            return;
+        }
+        let mode = config.mode(name, None);
+        let current = config.policy(&decision.policy);
+        if compare(Some(policy), mode, current, decision.mode) {
+            let Decision { policy, why, .. } = decision;
+            let _ = write!(
+                why,
+                "; {kind} {LABEL} = `{name}` does not count: that may be looser than `{policy}`"
+            );
+        } else if (policy.name.as_str(), mode) != (decision.policy.as_str(), decision.mode) {
+            let _ = write!(decision.why, "; {kind} {LABEL} asks for `{name}`");
+            name.clone_into(&mut decision.policy);
+            decision.mode = mode;
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config(toml: &str) -> Config {
-        Config::parse(toml, "lockc.toml".as_ref()).unwrap()
-    }
-
-    fn facts(annotations: &[(&str, &str)]) -> Facts {
-        let annotations =
-            annotations.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
-        Facts { annotations, ..Facts::default() }
-    }
-
-    fn level(config: &Config, uid: u32, annotations: &[(&str, &str)]) -> Level {
-        let facts = facts(annotations);
-        decide(Subject { owner: Uid::from_raw(uid), facts: &facts }, config).policy
-    }
-
-    const RULES: &str = r#"
-        [[rule]]
-        name = "agents"
-        policy = "privileged"
-        match.annotation."tier" = "infra"
-        match.annotation."image" = "registry.example/agents/*"
-
-        [[rule]]
-        name = "kiosks"
-        policy = "restricted"
-        match.annotation."tier" = "{kiosk,infra}"
-    "#;
-
-    #[test]
-    fn the_first_rule_that_matches_in_full_wins() {
-        let config = config(RULES);
-        let agent = &[("tier", "infra"), ("image", "registry.example/agents/a/b:1")];
-        assert_eq!(level(&config, 0, agent), Level::Privileged);
-        assert_eq!(level(&config, 0, &[("tier", "infra")]), Level::Restricted);
-        assert_eq!(level(&config, 0, &[("tier", "kiosk")]), Level::Restricted);
-        assert_eq!(level(&config, 0, &[("tier", "kiosks")]), Level::Baseline);
-        assert_eq!(level(&config, 0, &[]), Level::Baseline);
-    }
-
-    #[test]
-    fn annotations_of_others_do_not_loosen() {
-        let config = config(RULES);
-        let agent = &[("tier", "infra"), ("image", "registry.example/agents/a")];
-        assert_eq!(level(&config, 1000, agent), Level::Restricted, "the next rule applies");
-        let without_next = self::config(&RULES.replace("{kiosk,infra}", "kiosk"));
-        assert_eq!(level(&without_next, 1000, agent), Level::Baseline);
-        let facts = facts(agent);
-        let subject = Subject { owner: Uid::from_raw(1000), facts: &facts };
-        assert_eq!(
-            decide(subject, &without_next).why,
-            "rule `agents` does not count: annotations of user 1000 cannot loosen the default"
-        );
-    }
-
-    #[test]
-    fn a_rule_for_everyone_may_loosen() {
-        let config = config("[[rule]]\nname = \"all\"\npolicy = \"privileged\"\n");
-        assert_eq!(level(&config, 1000, &[]), Level::Privileged);
-    }
-
-    #[test]
-    fn reasons_and_mode() {
-        let config = config(&format!("[default]\nmode = \"audit\"\n{RULES}"));
-        let facts = facts(&[("tier", "kiosk")]);
-        let decision = decide(Subject { owner: Uid::from_raw(0), facts: &facts }, &config);
-        assert_eq!(
-            decision,
-            Decision {
-                policy: Level::Restricted,
-                mode: Mode::Audit,
-                rule: Some("kiosks".into()),
-                why: "rule `kiosks` matches".into(),
-            }
-        );
-    }
-
-    proptest::proptest! {
-        /// Whatever a user other than root writes, the policy is at least the default.
-        #[test]
-        fn never_looser_for_others(
-            uid in 1u32..,
-            tier in "(infra|kiosk|x)",
-            image in "(registry.example/agents/)?[a-z]{0,3}",
-            default in 0usize..3,
-        ) {
-            let default = Level::ALL[default];
-            let config = config(&format!("[default]\npolicy = \"{default}\"\n{RULES}"));
-            let level = level(&config, uid, &[("tier", &tier), ("image", &image)]);
-            proptest::prop_assert!(!level.is_looser_than(default));
-        }
-    }
-}
+mod tests;

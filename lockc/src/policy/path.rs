@@ -87,6 +87,21 @@ impl PathRule {
         &self.bytes[..self.len]
     }
 
+    /// The rules for all directories above, from the nearest to the root.
+    pub fn parents(&self) -> impl Iterator<Item = Self> {
+        let this = *self;
+        (1..this.len).rev().filter(move |end| this.bytes[end - 1] == b'/').map(move |len| {
+            let mut bytes = this.bytes;
+            bytes[len..].fill(0);
+            Self { bytes, len }
+        })
+    }
+
+    /// Whether `other` is the same path or below it.
+    pub fn covers(&self, other: &Self) -> bool {
+        other.as_bytes().starts_with(self.as_bytes())
+    }
+
     /// The rule's key under the policy with id `policy`.
     pub fn key(&self, policy: u32) -> PathKey {
         PathKey { policy, path: self.bytes }
@@ -118,7 +133,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::policy::TOKENS;
 
     fn rule(path: &str) -> Result<String, String> {
         PathRule::new(path)
@@ -161,10 +175,14 @@ mod tests {
     }
 
     #[test]
-    fn built_in_rules_are_in_normal_form() {
-        for token in TOKENS {
-            assert_eq!(PathRule::new(&token.to_string()).unwrap(), *token);
-        }
+    fn parents() {
+        let parents = |path: &str| -> Vec<String> {
+            PathRule::new(path).unwrap().parents().map(|rule| rule.to_string()).collect()
+        };
+        assert_eq!(parents("/ab/c/d"), ["/ab/c", "/ab", "/"]);
+        assert!(parents("/").is_empty());
+        let above = PathRule::new("/ab/c/d").unwrap().parents().next().unwrap();
+        assert_eq!(above, PathRule::new("/ab/c").unwrap());
     }
 
     #[test]

@@ -40,9 +40,10 @@ pub struct Examined {
     pub rootfs: Option<OwnedFd>,
 }
 
-/// Finds out what thread `tid`, which must be frozen in the `execve` of a runtime,
-/// is about to do.
-pub fn examine(tid: Pid, dialect: Dialect, config: &Config) -> Examined {
+/// Finds out what thread `tid`, which must be frozen in the `execve` of the runtime that the
+/// configuration names `runtime`, is about to do.
+pub fn examine(tid: Pid, runtime: &str, config: &Config) -> Examined {
+    let dialect = Dialect::of(runtime);
     let invocation =
         argv::read(tid).map_err(|error| plan::failed(&error, config)).and_then(|argv| {
             cmdline::parse(dialect, &argv.words, argv.cut)
@@ -67,7 +68,9 @@ pub fn examine(tid: Pid, dialect: Dialect, config: &Config) -> Examined {
             match plan::plan(invocation, caller.ids.euid) {
                 Plan::Act(action) => (action, verb, None),
                 Plan::New(new) => match Bundle::read(&caller, &new.target) {
-                    Ok(bundle) => (new.admit(&bundle.facts, config), verb, bundle.rootfs.ok()),
+                    Ok(bundle) => {
+                        (new.admit(&bundle.facts, runtime, config), verb, bundle.rootfs.ok())
+                    }
                     Err(error) => (new.failed(&error, config), verb, None),
                 },
             }

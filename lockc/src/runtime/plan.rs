@@ -16,10 +16,11 @@ use nix::unistd::Uid;
 use super::{
     bundle::Facts,
     cmdline::{ContainerId, Invocation, Target, Verb},
+    engine::{Engine, Fact, Identity},
 };
 use crate::{
     config::{Config, OnError},
-    policy::{Decision, Subject, decide},
+    policy::{Decision, Policy, Subject, decide},
 };
 
 /// What names a container on a node. Ids are unique only within the state
@@ -86,7 +87,7 @@ pub enum Action {
         /// The container's key; a record under the same key is replaced.
         key: ContainerKey,
         /// The container's policy.
-        decision: Decision,
+        decision: Box<Decision>,
         /// [`RegistrationFlags`] bits.
         flags: u32,
     },
@@ -136,11 +137,18 @@ pub fn plan(invocation: Invocation, owner: Uid) -> Plan {
 }
 
 impl New {
-    /// Says what to do with the container, whose bundle says `facts`.
-    pub fn admit(self, facts: &Facts, config: &Config) -> Action {
+    /// Says what to do with the container, whose bundle says `facts`, and which the runtime named
+    /// `runtime` is to make.
+    pub fn admit(self, facts: &Facts, runtime: &str, config: &Config) -> Action {
         let Self { key, restore, .. } = self;
-        let decision = decide(Subject { owner: key.owner, facts }, config);
-        if restore && !decision.policy.allows_restore() {
+        let identity = annotations_only(facts, key.owner);
+        let decision = decide(Subject { owner: key.owner, runtime, identity: &identity }, config);
+        if let Some(why) = decision.refused {
+            return Action::Deny { why };
+        }
+        // A policy that is not there allows nothing.
+        let allows_restore = config.policy(&decision.policy).is_some_and(Policy::allows_restore);
+        if restore && !allows_restore {
             return Action::Deny {
                 why: format!(
                     "policy `{}` does not allow restoring containers from a checkpoint ({})",
@@ -155,7 +163,7 @@ impl New {
         if !facts.hooks.create_container.is_empty() {
             flags |= RegistrationFlags::HOOKS;
         }
-        Action::Create { key, decision, flags }
+        Action::Create { key, decision: Box::new(decision), flags }
     }
 
     /// Says what to do with the container if its bundle could not be read.
@@ -166,6 +174,30 @@ impl New {
             Action::Unattributed { why: Some(why) } if self.restore => Action::Deny { why },
             action => action,
         }
+    }
+}
+
+/// The identity as far as the bundle itself tells it. Rules about anything else are refused as not
+/// enforced (`config::supported::UNKNOWN_FACTS`).
+fn annotations_only(facts: &Facts, owner: Uid) -> Identity {
+    let source = "config.json";
+    let fact = |value: &String| Fact {
+        value: value.clone(),
+        source: source.to_owned(),
+        trusted: owner.is_root(),
+    };
+    Identity {
+        engine: Fact { value: Engine::None, source: source.to_owned(), trusted: false },
+        namespace: None,
+        pod: None,
+        container: None,
+        image: None,
+        labels: std::collections::BTreeMap::new(),
+        annotations: facts
+            .annotations
+            .iter()
+            .map(|(key, value)| (key.clone(), fact(value)))
+            .collect(),
     }
 }
 
@@ -188,7 +220,7 @@ pub fn failed(error: &dyn Error, config: &Config) -> Action {
 mod tests {
     use super::*;
     use crate::{
-        policy::{Level, Mode},
+        policy::{LABEL, Level, Mode},
         runtime::{
             bundle::Hook,
             cmdline::{CmdlineError, Dialect, parse},
@@ -228,7 +260,7 @@ mod tests {
     fn restoring_needs_a_policy_that_allows_it() {
         let admit = |config: &Config| {
             let Plan::New(new) = planned("runc restore c") else { panic!() };
-            new.admit(&Facts::default(), config)
+            new.admit(&Facts::default(), "runc", config)
         };
         let mut config = Config::default();
         assert_eq!(
@@ -241,9 +273,9 @@ mod tests {
         );
         let Plan::New(new) = planned("runc restore c") else { panic!() };
         assert!(matches!(new.failed(&CmdlineError::Empty, &config), Action::Deny { .. }));
-        config.default.policy = Level::Privileged;
+        config.default.policy = Level::Privileged.name().into();
         let Action::Create { decision, flags, .. } = admit(&config) else { panic!() };
-        assert_eq!((decision.policy, flags), (Level::Privileged, RegistrationFlags::CRIU));
+        assert_eq!((decision.policy.as_str(), flags), ("privileged", RegistrationFlags::CRIU));
     }
 
     #[test]
@@ -252,16 +284,35 @@ mod tests {
         facts.hooks.start_container.push(Hook::default());
         let admit = |facts: &Facts| {
             let Plan::New(new) = planned("runc create c") else { panic!() };
-            let Action::Create { decision, flags, .. } = new.admit(facts, &Config::default())
+            let Action::Create { decision, flags, .. } =
+                new.admit(facts, "runc", &Config::default())
             else {
                 panic!()
             };
-            assert_eq!((decision.policy, decision.mode), (Level::Baseline, Mode::Enforce));
+            assert_eq!((decision.policy.as_str(), decision.mode), ("baseline", Mode::Enforce));
             flags
         };
         assert_eq!(admit(&facts), 0);
         facts.hooks.create_container.push(Hook::default());
         assert_eq!(admit(&facts), RegistrationFlags::HOOKS);
+    }
+
+    #[test]
+    fn a_policy_that_cannot_be_had_is_no_reason_to_start_without() {
+        let facts = Facts {
+            annotations: [(LABEL.to_owned(), "offline".to_owned())].into(),
+            ..Facts::default()
+        };
+        let Plan::New(new) = planned("runc create c") else { panic!() };
+        assert_eq!(
+            new.admit(&facts, "runc", &Config::default()),
+            Action::Deny {
+                why:
+                    "its annotation org.lockc.policy asks for policy `offline`: `network.mode` is \
+                      not enforced by this version"
+                        .into()
+            }
+        );
     }
 
     #[test]

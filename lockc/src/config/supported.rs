@@ -1,0 +1,43 @@
+//! What can be configured and is not enforced yet. The only list of such things: what a later
+//! version enforces is taken from here.
+//!
+//! A configuration that uses any of it is refused: whoever wrote it believes to be protected.
+
+use crate::policy::{Access, NetworkMode, Policy, Verdict};
+
+/// Keys of `match` whose facts are not told apart yet: such a rule would match nothing.
+pub const UNKNOWN_FACTS: &[&str] = &["engine", "namespace", "pod", "container", "image", "label"];
+
+/// Keys below `[policy.NAME]` that the policy uses and that are not enforced.
+pub fn missing(policy: &Policy) -> Vec<&'static str> {
+    let Policy { paths, host_paths, network, exec, .. } = policy;
+    let used = [
+        ("paths.read_only", paths.iter().any(|(_, verdict)| verdict == Verdict::ReadOnly)),
+        ("paths.default", paths.default == Access::Deny),
+        ("host_paths.deny", !host_paths.is_empty()),
+        ("network.mode", network.mode == NetworkMode::None),
+        ("network.deny", !network.deny.is_empty()),
+        ("network.allow", !network.allow.is_empty()),
+        ("network.default", network.default == Access::Deny),
+        ("exec.allow", exec.allow.is_some()),
+        ("exec.deny", !exec.deny.is_empty()),
+        ("exec.fileless", exec.fileless == Access::Deny),
+        ("exec.drift", exec.drift == Access::Deny),
+    ];
+    used.into_iter().filter(|(_, used)| *used).map(|(key, _)| key).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Level;
+
+    #[test]
+    fn what_the_built_in_policies_need() {
+        let missing = |level| missing(&Policy::built_in(level));
+        assert_eq!(missing(Level::Offline), ["network.mode"]);
+        for level in [Level::Restricted, Level::Baseline, Level::Privileged] {
+            assert!(missing(level).is_empty(), "{level}");
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Policies with everything that they inherit.
+
+use lockc_common::{PathVerdict, PolicyFlags};
+
+use super::{
+    Level, Mode, Network, NetworkMode, PathRule, PathRules, Verdict,
+    admission::{Admission, Control, Handling, Standard},
+};
+
+/// Service-account tokens of Kubernetes. `/var/run` is a link to `/run` in most
+/// images and a directory in others, and rules match resolved paths.
+const TOKENS: &[PathRule] = &[
+    PathRule::literal("/run/secrets/kubernetes.io"),
+    PathRule::literal("/var/run/secrets/kubernetes.io"),
+];
+
+/// What is denied to all but privileged containers.
+const DENIALS: u32 = PolicyFlags::FOREIGN_MOUNT
+    | PolicyFlags::KERNEL_LOG
+    | PolicyFlags::MOUNT
+    | PolicyFlags::RUNTIME_FILES;
+
+/// A policy: what it says itself, and what it has from the policies that it extends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Its name.
+    pub name: String,
+    /// The built-in policy that it goes back to.
+    pub base: Level,
+    /// Whether it is enforced; `None` leaves that to the default.
+    pub mode: Option<Mode>,
+    /// Operations that are denied: [`PolicyFlags`] without `PATHS` and `AUDIT`, which
+    /// follow from the rest.
+    pub denials: PolicyFlags,
+    /// Paths in the container.
+    pub paths: PathRules,
+    /// Paths of the host that are out of reach, through whatever mount.
+    pub host_paths: Vec<PathRule>,
+    /// The network.
+    pub network: Network,
+    /// Executing files.
+    pub exec: Exec,
+    /// What a bundle may ask for. `run_as_non_root` is one of its controls.
+    pub admission: Admission,
+}
+
+/// Whether something is possible where nothing more specific is said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Access {
+    /// It is.
+    #[default]
+    Allow,
+    /// It is not.
+    Deny,
+}
+
+impl Access {
+    /// Its name in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        }
+    }
+}
+
+/// What a container may execute.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exec {
+    /// Files, or directories with all below them; `None` is everything.
+    pub allow: Option<Vec<PathRule>>,
+    /// What may not be executed.
+    pub deny: Vec<PathRule>,
+    /// Files that have no name (memfd, deleted).
+    pub fileless: Access,
+    /// Files that did not come with the image.
+    pub drift: Access,
+}
+
+/// What the kernel side is told of a policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelRules {
+    /// [`PolicyFlags`].
+    pub flags: PolicyFlags,
+    /// Path rules; the most specific one wins.
+    pub paths: Vec<(PathRule, PathVerdict)>,
+}
+
+impl Policy {
+    /// The built-in policy of that name, as it is without any configuration.
+    pub fn built_in(level: Level) -> Self {
+        let confined = level != Level::Privileged;
+        let tokens = if confined { TOKENS } else { &[] };
+        Self {
+            name: level.name().to_owned(),
+            base: level,
+            mode: None,
+            denials: PolicyFlags(if confined { DENIALS } else { 0 }),
+            paths: tokens.iter().map(|token| (*token, Verdict::Deny)).collect(),
+            host_paths: Vec::new(),
+            network: Network {
+                mode: match level {
+                    Level::Offline => NetworkMode::None,
+                    _ => NetworkMode::HostDefault,
+                },
+                ..Network::default()
+            },
+            exec: Exec::default(),
+            admission: match level {
+                Level::Offline | Level::Restricted => {
+                    Admission::new(Standard::Restricted, Handling::Enforce)
+                }
+                Level::Baseline => Admission::new(Standard::Baseline, Handling::Audit),
+                Level::Privileged => Admission::new(Standard::Baseline, Handling::Off),
+            },
+        }
+    }
+
+    /// Whether containers that would start as user id 0 do not start.
+    pub fn run_as_non_root(&self) -> bool {
+        self.admission.handling(Control::RunAsNonRoot) == Handling::Enforce
+    }
+
+    /// What a bundle may ask for under `mode`: in [`Mode::Audit`] a finding is only reported.
+    pub fn admission(&self, mode: Mode) -> Admission {
+        let mut admission = self.admission.clone();
+        if mode == Mode::Audit {
+            for control in Control::ALL {
+                admission.set(control, admission.handling(control).min(Handling::Audit));
+            }
+        }
+        admission
+    }
+
+    /// Whether a container may be restored from a checkpoint: its processes then appear
+    /// without an `execve` at which the kernel side's part of a policy could come into force.
+    pub fn allows_restore(&self) -> bool {
+        self.denials.0 == 0
+            && !self.paths.denies_something()
+            && self.host_paths.is_empty()
+            && self.network == Network::default()
+            && self.exec == Exec::default()
+    }
+
+    /// The policy in the form of the kernel side.
+    ///
+    /// Without what that cannot enforce: see [`crate::config::supported::missing`], which must
+    /// have found nothing.
+    pub fn kernel_rules(&self, mode: Mode) -> KernelRules {
+        let mut flags = self.denials;
+        let mut paths = Vec::new();
+        // Building a path costs more than all else in a hook: not for rules that allow.
+        if self.paths.denies_something() {
+            flags.0 |= PolicyFlags::PATHS;
+            paths.extend(self.paths.iter().map(|(rule, verdict)| {
+                let verdict = match verdict {
+                    Verdict::Allow => PathVerdict::Allow,
+                    // Stricter than asked for, should it ever come to that.
+                    Verdict::ReadOnly | Verdict::Deny => PathVerdict::Deny,
+                };
+                (*rule, verdict)
+            }));
+        }
+        if mode == Mode::Audit {
+            flags.0 |= PolicyFlags::AUDIT;
+        }
+        KernelRules { flags, paths }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn path_rules_are_flagged() {
+        for level in Level::ALL {
+            for mode in [Mode::Enforce, Mode::Audit] {
+                let KernelRules { flags, paths } = Policy::built_in(level).kernel_rules(mode);
+                assert_eq!(flags.0 & PolicyFlags::PATHS != 0, !paths.is_empty());
+                assert_eq!(flags.0 & PolicyFlags::AUDIT != 0, mode == Mode::Audit);
+            }
+        }
+        let nothing = Policy::built_in(Level::Privileged).kernel_rules(Mode::Enforce);
+        assert_eq!(nothing, KernelRules { flags: PolicyFlags(0), paths: Vec::new() });
+    }
+
+    #[test]
+    fn built_in_rules_are_in_normal_form() {
+        for token in TOKENS {
+            assert_eq!(PathRule::new(&token.to_string()).unwrap(), *token);
+        }
+    }
+
+    #[test]
+    fn auditing_admits_everything() {
+        let policy = Policy::built_in(Level::Restricted);
+        assert_eq!(policy.admission(Mode::Enforce), policy.admission);
+        let audited = policy.admission(Mode::Audit);
+        assert!(Control::ALL.iter().all(|control| audited.handling(*control) == Handling::Audit));
+        let off = Policy::built_in(Level::Privileged).admission(Mode::Audit);
+        assert!(Control::ALL.iter().all(|control| off.handling(*control) == Handling::Off));
+    }
+
+    #[test]
+    fn only_what_denies_nothing_allows_a_restore() {
+        let allowed = |level| Policy::built_in(level).allows_restore();
+        assert_eq!(Level::ALL.map(allowed), [false, false, false, true]);
+        let mut policy = Policy::built_in(Level::Privileged);
+        policy.paths = [(PathRule::new("/x").unwrap(), Verdict::Deny)].into_iter().collect();
+        assert!(!policy.allows_restore());
+    }
+}

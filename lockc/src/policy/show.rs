@@ -1,0 +1,178 @@
+//! Policies as people and programs read them: fully resolved.
+
+use std::fmt::Write as _;
+
+use lockc_common::PolicyFlags;
+use serde_json::{Value, json};
+
+use super::{
+    Mode, PathRule, Policy, Verdict,
+    admission::{Control, Standard},
+};
+
+/// Names of [`PolicyFlags`], as docs/configuration.md has them.
+const DENIALS: &[(u32, &str)] = &[
+    (PolicyFlags::FOREIGN_MOUNT, "foreign_mounts"),
+    (PolicyFlags::KERNEL_LOG, "kernel_log"),
+    (PolicyFlags::MOUNT, "mount"),
+    (PolicyFlags::RUNTIME_FILES, "runtime_files"),
+];
+
+impl Policy {
+    /// The policy with everything it inherits, by the keys of the configuration. `default` is the
+    /// mode of a policy that names none, `missing` what is not enforced.
+    pub fn to_json(&self, default: Mode, missing: &[&str]) -> Value {
+        let Self { name, base, mode, network, exec, admission, .. } = self;
+        let texts =
+            |list: &[PathRule]| -> Vec<String> { list.iter().map(PathRule::to_string).collect() };
+        let paths = |wanted| -> Vec<String> {
+            let rules = self.paths.iter().filter(|(_, verdict)| *verdict == wanted);
+            rules.map(|(rule, _)| rule.to_string()).collect()
+        };
+        let endpoints = |list: &[super::Endpoint]| -> Vec<String> {
+            list.iter().map(ToString::to_string).collect()
+        };
+        let mut controls = serde_json::Map::new();
+        let standard = match admission.standard {
+            Standard::Baseline => "baseline",
+            Standard::Restricted => "restricted",
+        };
+        controls.insert("standard".into(), standard.into());
+        for control in Control::ALL {
+            controls.insert(control.name().into(), admission.handling(control).name().into());
+        }
+        controls.insert("allow_capabilities".into(), json!(admission.capabilities));
+        controls.insert("allow_host_paths".into(), json!(admission.host_paths));
+        json!({
+            "name": name,
+            "base": base.name(),
+            "denies": self.denied_operations(),
+            "not_enforced": missing,
+            "mode": mode.unwrap_or(default).name(),
+            "run_as_non_root": self.run_as_non_root(),
+            "paths": {
+                "deny": paths(Verdict::Deny),
+                "read_only": paths(Verdict::ReadOnly),
+                "allow": paths(Verdict::Allow),
+                "default": self.paths.default.name(),
+            },
+            "host_paths": { "deny": texts(&self.host_paths) },
+            "network": {
+                "mode": network.mode.name(),
+                "deny": endpoints(&network.deny),
+                "allow": endpoints(&network.allow),
+                "default": network.default.name(),
+            },
+            "exec": {
+                "allow": exec.allow.as_deref().map(texts),
+                "deny": texts(&exec.deny),
+                "fileless": exec.fileless.name(),
+                "drift": exec.drift.name(),
+            },
+            "admission": controls,
+        })
+    }
+
+    /// The same as a table that can be put into a configuration, where it means the same.
+    pub fn to_toml(&self, default: Mode, missing: &[&str]) -> String {
+        let json = self.to_json(default, missing);
+        let name = &self.name;
+        let denied = self.denied_operations();
+        let denied = if denied.is_empty() { "nothing".to_owned() } else { denied.join(", ") };
+        let mut out = format!("# Denied whatever the keys below say: {denied}\n");
+        for key in missing {
+            let _ = writeln!(out, "# {key} is not enforced by this version");
+        }
+        let _ = writeln!(out, "[policy.{}]", toml_key(name));
+        if *name != self.base.name() {
+            let _ = writeln!(out, "extends = \"{}\"", self.base);
+        }
+        let mut line = |key: &str, value: &Value| {
+            if !value.is_null() {
+                let _ = writeln!(out, "{key} = {}", toml_value(value));
+            }
+        };
+        line("mode", &json["mode"]);
+        for table in ["paths", "host_paths", "network", "exec"] {
+            for (key, value) in json[table].as_object().into_iter().flatten() {
+                line(&format!("{table}.{key}"), value);
+            }
+        }
+        let _ = writeln!(out, "\n[policy.{}.admission]", toml_key(name));
+        // The standard first: it sets controls, and every one of them follows.
+        let _ = writeln!(out, "standard = {}", toml_value(&json["admission"]["standard"]));
+        for (key, value) in json["admission"].as_object().into_iter().flatten() {
+            if key != "standard" {
+                let _ = writeln!(out, "{key} = {}", toml_value(value));
+            }
+        }
+        out
+    }
+
+    fn denied_operations(&self) -> Vec<&'static str> {
+        let denied = DENIALS.iter().filter(|(flag, _)| self.denials.0 & flag != 0);
+        denied.map(|(_, name)| *name).collect()
+    }
+}
+
+/// A name of a policy, in quotes where TOML would take a dot for a table.
+fn toml_key(name: &str) -> String {
+    if name.contains('.') { format!("\"{name}\"") } else { name.to_owned() }
+}
+
+/// Texts, booleans and lists of texts. TOML escapes control characters as JSON does, except for
+/// DEL, which JSON leaves as it is.
+fn toml_value(value: &Value) -> String {
+    match value {
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(toml_value).collect();
+            format!("[{}]", items.join(", "))
+        }
+        other => other.to_string().replace('\u{7f}', "\\u007f"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn understood(toml: &str) -> Config {
+        Config::understand(toml, "lockc.toml".as_ref())
+    }
+
+    /// What is shown means what is shown.
+    #[test]
+    fn shown_policies_can_be_read_again() {
+        let config = understood(
+            r#"
+            [policy."own.one"]
+            extends = "offline"
+            mode = "audit"
+            run_as_non_root = false
+            paths.deny = ["/etc/**", "/a\u007f\"b"]
+            paths.allow = ["/etc/hosts"]
+            paths.read_only = ["/usr"]
+            paths.default = "deny"
+            host_paths.deny = ["/var/run/docker.sock"]
+            network.deny = ["169.254.169.254"]
+            network.allow = ["[fd00::/8]:443"]
+            network.default = "deny"
+            exec.allow = ["/usr/bin/**"]
+            exec.deny = ["/usr/bin/sh"]
+            exec.fileless = "deny"
+            exec.drift = "deny"
+            admission.standard = "baseline"
+            admission.host_paths = "audit"
+            admission.allow_capabilities = ["CAP_NET_ADMIN"]
+            admission.allow_host_paths = ["/srv"]
+            "#,
+        );
+        for policy in config.policies.values() {
+            let shown = policy.to_toml(Mode::Enforce, &[]);
+            let again = understood(&shown).policies[&policy.name].clone();
+            let mode = Some(policy.mode.unwrap_or(Mode::Enforce));
+            assert_eq!(again, Policy { mode, ..policy.clone() }, "{shown}");
+        }
+    }
+}
