@@ -32,12 +32,7 @@ pub enum HostError {
         found: String,
     },
     /// The list of security modules has no `bpf`: programs would load and never run.
-    #[error(
-        "BPF LSM is not enabled: {LSM_LIST} lists \"{list}\"; add \"bpf\" to the lsm= boot \
-         parameter (lsm={list},bpf): with GRUB in GRUB_CMDLINE_LINUX in /etc/default/grub, then \
-         run update-grub; with systemd-boot in /etc/kernel/cmdline; on a Raspberry Pi in \
-         /boot/firmware/cmdline.txt; then reboot"
-    )]
+    #[error("BPF LSM is not enabled: {LSM_LIST} lists \"{list}\"; {}", boot_parameter(list))]
     NoBpfLsm {
         /// What the kernel lists.
         list: String,
@@ -52,6 +47,75 @@ pub enum HostError {
         /// Why.
         source: io::Error,
     },
+}
+
+/// How to make the kernel run BPF LSM programs.
+fn boot_parameter(list: &str) -> String {
+    format!(
+        "add \"bpf\" to the lsm= boot parameter (lsm={list},bpf): with GRUB in \
+         GRUB_CMDLINE_LINUX in /etc/default/grub, then run update-grub; with systemd-boot in \
+         /etc/kernel/cmdline, then run kernel-install; on a Raspberry Pi in \
+         /boot/firmware/cmdline.txt; then reboot"
+    )
+}
+
+/// Something about this machine, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What was looked at.
+    pub what: String,
+    /// What was found.
+    pub found: String,
+    /// What to do, if lockc cannot work like this.
+    pub remedy: Option<String>,
+}
+
+/// Looks at everything that [`check`] would refuse, and at the kernel itself, without stopping at
+/// the first thing that is missing.
+pub fn examine() -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut add = |what: &str, found: String, remedy: Option<String>| {
+        findings.push(Finding { what: what.to_owned(), found, remedy });
+    };
+    let text = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned());
+    let release = text("/proc/sys/kernel/osrelease").unwrap_or_else(|error| error.to_string());
+    let old = (!is_supported(&release))
+        .then(|| format!("use a kernel from {}.{} on", OLDEST.0, OLDEST.1));
+    add("kernel", release, old);
+    let btf = match fs::metadata(VMLINUX_BTF) {
+        Ok(_) => (VMLINUX_BTF.to_owned(), None),
+        Err(error) => (
+            format!("{VMLINUX_BTF}: {error}"),
+            Some("use a kernel built with CONFIG_DEBUG_INFO_BTF=y".to_owned()),
+        ),
+    };
+    add("BTF", btf.0, btf.1);
+    match text(LSM_LIST) {
+        Ok(list) => {
+            let remedy = check_list(&list).is_err().then(|| boot_parameter(&list));
+            add("security modules", list, remedy);
+        }
+        Err(error) => {
+            let remedy = "mount securityfs on /sys/kernel/security".to_owned();
+            add("security modules", format!("{LSM_LIST}: {error}"), Some(remedy));
+        }
+    }
+    let command_line = text("/proc/cmdline").unwrap_or_default();
+    let parameter = command_line.split_ascii_whitespace().rfind(|it| it.starts_with("lsm="));
+    add("boot parameter", parameter.unwrap_or("no lsm=").to_owned(), None);
+    findings
+}
+
+/// Oldest kernel that is supported (docs/kernel-support.md).
+const OLDEST: (u32, u32) = (6, 1);
+
+/// Whether the text of `uname -r` names a supported kernel; one that cannot be read does not.
+fn is_supported(release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= OLDEST,
+        _ => false,
+    }
 }
 
 /// Checks user, namespace and list of security modules.
@@ -105,5 +169,26 @@ mod tests {
         let message = check_list("capability,bpfx").unwrap_err().to_string();
         assert!(message.contains("lsm=capability,bpfx,bpf"), "{message}");
         assert!(message.contains("/etc/default/grub"), "{message}");
+    }
+
+    #[test]
+    fn kernels() {
+        for (release, expected) in [
+            ("6.1.0-18-amd64", true),
+            ("6.0.19", false),
+            ("5.15.0", false),
+            ("7.0-rc1", true),
+            ("6", false),
+            ("unknown", false),
+        ] {
+            assert_eq!(is_supported(release), expected, "{release}");
+        }
+    }
+
+    #[test]
+    fn an_examination_says_something_about_everything() {
+        let findings = examine();
+        let what: Vec<&str> = findings.iter().map(|finding| finding.what.as_str()).collect();
+        assert_eq!(what, ["kernel", "BTF", "security modules", "boot parameter"]);
     }
 }

@@ -1,5 +1,7 @@
 //! The command line: one file per verb.
 
+mod check;
+mod policy;
 mod run;
 mod unload;
 
@@ -17,6 +19,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Check(check::Check),
+    Policy(policy::Policy),
     Run(run::Run),
     Unload(unload::Unload),
 }
@@ -24,6 +28,8 @@ enum Verb {
 /// Does what the command line says.
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
+        Verb::Check(check) => return check.execute(),
+        Verb::Policy(policy) => policy.execute(),
         Verb::Run(run) => run.execute(),
         Verb::Unload(unload) => unload.execute(),
     };

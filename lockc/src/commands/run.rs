@@ -6,7 +6,7 @@ use anyhow::Result;
 use env_logger::{Builder, Env};
 
 use crate::{
-    config::{self, Config, LogFormat},
+    config::{self, Checked, Config, LogFormat},
     daemon,
 };
 
@@ -22,8 +22,14 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn execute(self) -> Result<()> {
-        let config = Config::load(&self.config)?;
+        let checked = Checked::read(&self.config)?;
+        let report = checked.report.clone();
+        let config = checked.usable()?;
         start_log(&config);
+        // What is left after mistakes are warnings.
+        for place in report.places() {
+            log::warn!("{place:#}");
+        }
         daemon::run(&config)?;
         Ok(())
     }
