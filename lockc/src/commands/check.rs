@@ -2,6 +2,7 @@
 
 use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 
+use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::{
@@ -45,19 +46,18 @@ struct Outcome {
 }
 
 impl Check {
-    #[expect(clippy::print_stdout, reason = "it prints what it found")]
-    pub(super) fn execute(self) -> ExitCode {
+    pub(super) fn execute(self) -> Result<ExitCode> {
         let mut checked = Checked::read(&self.config);
         if let Ok(checked) = &mut checked {
             checked.check_runtimes(|glob| expand(&[glob]).files.is_empty());
         }
         let host = self.host.then(|| host_findings(checked.as_ref().ok()));
         let outcome = Outcome { path: self.config, checked, host };
-        match self.format {
-            Format::Text => print!("{}", outcome.text()),
-            Format::Json => println!("{:#}", outcome.json()),
-        }
-        if outcome.is_usable() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        super::print(&match self.format {
+            Format::Text => outcome.text(),
+            Format::Json => format!("{:#}\n", outcome.json()),
+        })?;
+        Ok(if outcome.is_usable() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 
@@ -167,4 +167,86 @@ fn place(place: &Place) -> Value {
         "help": problem.help,
         "also": also,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Source;
+
+    fn outcome(text: &str, host: Option<Vec<Finding>>) -> Outcome {
+        let source = Source { path: "lockc.toml".into(), text: text.to_owned() };
+        Outcome { path: "lockc.toml".into(), checked: Ok(Checked::new(vec![source])), host }
+    }
+
+    fn finding(remedy: Option<&str>) -> Finding {
+        let remedy = remedy.map(str::to_owned);
+        Finding { what: "kernel".into(), found: "5.10".into(), remedy }
+    }
+
+    const WARNING: &str =
+        "[[rule]]\nname = \"r\"\npolicy = \"baseline\"\nmatch.runtime = \"rucn\"\n";
+
+    #[test]
+    fn warnings_leave_it_usable() {
+        let fine = outcome("", None);
+        assert!(fine.is_usable());
+        assert_eq!(
+            fine.text(),
+            "lockc.toml: usable: default policy baseline (enforce), 0 rules, 0 own policies, 3 \
+             runtimes\n"
+        );
+        let warned = outcome(WARNING, None);
+        assert!(warned.is_usable());
+        assert_eq!(
+            warned.text(),
+            "lockc.toml:4:17: warning: no [[runtime]] is named `rucn`\n  4 | match.runtime = \
+             \"rucn\"\n    |                 ^^^^^^\n  help: did you mean `runc`?\nlockc.toml: \
+             usable: default policy baseline (enforce), 1 rules, 0 own policies, 3 runtimes\n"
+        );
+        assert_eq!(
+            warned.json(),
+            json!({
+                "usable": true,
+                "error": null,
+                "problems": [{
+                    "file": "lockc.toml",
+                    "line": 4,
+                    "column": 17,
+                    "width": 6,
+                    "severity": "warning",
+                    "message": "no [[runtime]] is named `rucn`",
+                    "help": "did you mean `runc`?",
+                    "also": null,
+                }],
+                "host": null,
+            })
+        );
+    }
+
+    #[test]
+    fn mistakes_and_what_is_not_enforced_do_not() {
+        for text in ["[daemon\n", "x = 1\n", "[default]\npolicy = \"offline\"\n"] {
+            let outcome = outcome(text, None);
+            assert!(!outcome.is_usable(), "{text}");
+            assert!(!outcome.text().contains("usable"), "{text}");
+            assert_eq!(outcome.json()["usable"], json!(false), "{text}");
+            assert_eq!(outcome.json()["problems"][0]["severity"], json!("error"), "{text}");
+        }
+        let path = PathBuf::from("/absent/lockc.toml");
+        let missing = Outcome { checked: Checked::read(&path), path, host: None };
+        assert!(!missing.is_usable());
+        assert!(missing.text().starts_with("error: /absent/lockc.toml does not exist"));
+    }
+
+    #[test]
+    fn a_machine_that_lacks_something_is_not_usable() {
+        let fine = outcome("", Some(vec![finding(None)]));
+        assert!(fine.is_usable() && fine.text().ends_with("kernel: 5.10\n"));
+        let old = outcome("", Some(vec![finding(Some("use a newer one"))]));
+        assert!(!old.is_usable());
+        assert!(old.text().ends_with("error: kernel: 5.10\n  help: use a newer one\n"));
+        let host = &old.json()["host"][0];
+        assert_eq!((&host["ok"], &host["help"]), (&json!(false), &json!("use a newer one")));
+    }
 }

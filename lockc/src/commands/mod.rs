@@ -5,7 +5,10 @@ mod policy;
 mod run;
 mod unload;
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 
@@ -28,7 +31,10 @@ enum Verb {
 /// Does what the command line says.
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
-        Verb::Check(check) => return check.execute(),
+        Verb::Check(check) => match check.execute() {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Verb::Policy(policy) => policy.execute(),
         Verb::Run(run) => run.execute(),
         Verb::Unload(unload) => unload.execute(),
@@ -45,4 +51,13 @@ pub fn main() -> ExitCode {
 #[expect(clippy::print_stderr, reason = "a command that fails says so on stderr")]
 fn complain(error: &anyhow::Error) {
     eprintln!("lockc: {error:#}");
+}
+
+/// Prints to stdout. A reader that has seen enough, as `head` has, is no failure.
+fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome,
+    }
 }

@@ -52,7 +52,6 @@ impl Policy {
 }
 
 impl Show {
-    #[expect(clippy::print_stdout, reason = "it prints what was asked for")]
     fn execute(self) -> Result<()> {
         let Checked { config, report, .. } = Checked::read(&self.config)?;
         let config = config.ok_or(ConfigError::Invalid(report))?;
@@ -61,14 +60,14 @@ impl Show {
             bail!("unknown policy `{}`; policies: {}", self.name.escape_debug(), names.join(", "));
         };
         let missing = supported::missing(policy);
-        match self.format {
-            Format::Toml => print!("{}", policy.to_toml(config.default.mode, &missing)),
+        let text = match self.format {
+            Format::Toml => policy.to_toml(config.default.mode, &missing),
             Format::Json => {
                 let json = policy.to_json(config.default.mode, &missing);
-                let text = serde_json::to_string_pretty(&json).context("write JSON")?;
-                println!("{text}");
+                serde_json::to_string_pretty(&json).context("write JSON")? + "\n"
             }
-        }
+        };
+        super::print(&text)?;
         Ok(())
     }
 }
