@@ -54,8 +54,8 @@ fn boot_parameter(list: &str) -> String {
     format!(
         "add \"bpf\" to the lsm= boot parameter (lsm={list},bpf): with GRUB in \
          GRUB_CMDLINE_LINUX in /etc/default/grub, then run update-grub; with systemd-boot in \
-         /etc/kernel/cmdline, then run kernel-install; on a Raspberry Pi in \
-         /boot/firmware/cmdline.txt; then reboot"
+         /etc/kernel/cmdline, then make the boot entries anew, see kernel-install(8); on a \
+         Raspberry Pi in the one line of /boot/firmware/cmdline.txt; then reboot"
     )
 }
 

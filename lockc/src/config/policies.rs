@@ -6,7 +6,7 @@ use lockc_common::POLICY_NAME_LEN;
 use toml::de::DeTable;
 
 use super::{Problem, reader::Reader, supported};
-use crate::policy::{Level, Policy};
+use crate::policy::{Level, PathRules, Policy};
 
 /// Most `[policy.NAME]` tables.
 pub const MAX_OWN_POLICIES: usize = 128;
@@ -53,11 +53,6 @@ impl Reader {
             }
         }
         self.resolve(&own, &mut policies);
-        let rules: usize = policies.values().map(|policy| policy.paths.len()).sum();
-        if rules > MAX_PATH_RULES {
-            let span = tables.keys().next().map(toml::Spanned::span).unwrap_or_default();
-            self.problem(span, format!("the policies have more than {MAX_PATH_RULES} path rules"));
-        }
         policies
     }
 
@@ -93,6 +88,7 @@ impl Reader {
         own: &BTreeMap<&str, Typed<'_, '_>>,
         policies: &mut BTreeMap<String, Policy>,
     ) {
+        let mut rules: usize = policies.values().map(|policy| policy.paths.len()).sum();
         for name in own.keys() {
             // From the policy up to one that is known, then down again.
             let mut chain: Vec<&str> = Vec::new();
@@ -112,10 +108,22 @@ impl Reader {
             let mut policy = base.unwrap_or_else(|| Policy::built_in(Level::Restricted));
             for name in chain.into_iter().rev() {
                 let Some(Typed { table, span }) = own.get(name) else { continue };
+                if rules > MAX_PATH_RULES {
+                    // A chain of policies would multiply them.
+                    policy.paths = PathRules::default();
+                }
                 name.clone_into(&mut policy.name);
                 self.policy_table(table, &mut policy);
                 self.check_usable(&policy, span.clone());
                 policies.insert(name.to_owned(), policy.clone());
+                let before = rules;
+                rules += policy.paths.len();
+                if (before..rules).contains(&MAX_PATH_RULES) {
+                    let message = format!(
+                        "the policies up to `{name}` have more than {MAX_PATH_RULES} path rules"
+                    );
+                    self.problem(span.clone(), message);
+                }
             }
         }
     }

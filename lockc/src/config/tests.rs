@@ -338,8 +338,31 @@ fn drop_ins() {
     assert!(load().starts_with("cannot read"), "a file where the directory should be");
 }
 
-/// As long and as deep as a file can be.
-/// As many unknown keys.
+/// A chain of policies that each add as many paths as they can.
+#[test]
+fn path_rules_are_bounded() {
+    let mut text = String::new();
+    for n in 0..MAX_OWN_POLICIES {
+        let base = if n == 0 { "baseline".to_owned() } else { format!("p{:03}", n - 1) };
+        let paths: Vec<String> = (0..100).map(|at| format!("\"/{n}/{at}\"")).collect();
+        writeln!(text, "[policy.p{n:03}]\nextends = \"{base}\"").unwrap();
+        writeln!(text, "paths.deny = [{}]", paths.join(",")).unwrap();
+    }
+    let error = parse(&text).unwrap_err();
+    assert!(error.contains("the policies up to `p017` have more than 16384 path rules"), "{error}");
+    assert_eq!(error.matches("more than").count(), 1, "{error}");
+    let many: Vec<String> = (0..=MAX_RULES_PER_POLICY).map(|at| format!("\"/{at}\"")).collect();
+    let error =
+        parse(&format!("[policy.baseline]\npaths.deny = [{}]\n", many.join(","))).unwrap_err();
+    assert!(error.contains("`deny` has more than 1024 entries"), "{error}");
+    let policies: String = (0..=MAX_OWN_POLICIES).fold(String::new(), |mut text, n| {
+        writeln!(text, "[policy.p{n}]\nextends = \"baseline\"").unwrap();
+        text
+    });
+    assert!(parse(&policies).unwrap_err().contains("more than 128 [policy] tables"));
+}
+
+/// As many unknown keys as fit.
 fn lines(count: usize) -> String {
     let mut text = String::new();
     for n in 0..count {
@@ -348,6 +371,7 @@ fn lines(count: usize) -> String {
     text
 }
 
+/// As long and as deep as a file can be.
 #[test]
 fn large_files_do_no_harm() {
     let most = usize::try_from(MAX_LEN).unwrap();
