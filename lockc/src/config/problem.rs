@@ -94,7 +94,7 @@ pub struct Place {
     pub text: String,
     /// Characters of `text` to underline.
     pub width: usize,
-    /// File, line and column of [`Problem::also`].
+    /// File, line and column of the other place of the problem, and what it is.
     pub also: Option<String>,
 }
 
