@@ -28,7 +28,8 @@ use nix::{
 };
 
 pub use self::facts::{
-    Capabilities, Facts, Hook, Hooks, Linux, MAX_ENTRIES, Mount, Namespace, Process, Root, User,
+    Capabilities, Device, DeviceRule, Facts, Hook, Hooks, Linux, MAX_ENTRIES, Mount, Namespace,
+    Process, Resources, Root, Seccomp, SyscallRule, User,
 };
 use super::{
     caller::{Caller, Ids},
