@@ -4,10 +4,11 @@
 //! fields are skipped, everything is optional, and `null` is nothing, which is
 //! how Go writes an empty list. Fields are those of the OCI runtime specification
 //! 1.0 to 1.2 (config.md, config-linux.md). A field that is there but has another
-//! type, or is there twice, is an error: then we and the runtime would read
-//! different things.
+//! type, or is there twice, or in another case, is an error: then we and the
+//! runtime would read different things.
 
 mod linux;
+pub(super) mod spelling;
 
 use std::{collections::BTreeMap, fmt, marker::PhantomData};
 

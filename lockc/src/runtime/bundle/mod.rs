@@ -147,6 +147,7 @@ impl Bundle {
 /// Understands the content of a `config.json`; `path` is for messages.
 pub fn parse(json: &[u8], path: &Path) -> Result<Facts, BundleError> {
     serde_json::from_slice(json)
+        .and_then(|facts| facts::spelling::check(json).map(|()| facts))
         .map_err(|source| BundleError::Json { path: path.to_owned(), source })
 }
 

@@ -100,6 +100,7 @@ fn errors_name_the_file_and_the_place() {
         ("{\"root\":7}", "invalid type: integer `7`, expected struct Root at line 1 column 9"),
         ("{\"mounts\":{}}", "invalid type: map, expected a list at line 1 column 12"),
         ("{\"root\":null,\"root\":{}}", "duplicate field `root` at line 1 column 19"),
+        ("{\"root\":{},\"Mounts\":[]}", "field `Mounts` for `mounts` at line 1 column 19"),
         ("{\"annotations\":{\"a\":\"1\",\"a\":\"2\"}}", "duplicate key `a` at line 1 column 32"),
         (
             "{\"process\":{\"user\":{\"uid\":-1}}}",
