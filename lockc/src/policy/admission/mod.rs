@@ -4,16 +4,33 @@
 //! Pure: no file is read here and nothing is enforced. Which control is which part of the standards
 //! (Kubernetes documentation, "Pod Security Standards", 1.33) is in docs/admission.md.
 
+mod confinement;
+mod devices;
+mod host_paths;
+mod kernel;
+mod known;
+mod kubelet;
+mod mounts;
+mod namespaces;
+mod path;
+mod privileges;
+mod sockets;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use crate::runtime::bundle::Facts;
+
 /// One thing that is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Control {
-    /// The host's PID, IPC, network, mount or cgroup namespace.
+    /// The host's PID, IPC, network or mount namespace, or its control groups for writing.
     HostNamespaces,
     /// Everything at once: all capabilities and all devices.
     Privileged,
     /// Capabilities beyond those of the standard.
     Capabilities,
-    /// Bind mounts of what belongs to the host.
+    /// Mounts, and a root file system, of what belongs to the host.
     HostPaths,
     /// The socket of an engine or of kubelet.
     RuntimeSockets,
@@ -23,7 +40,7 @@ pub enum Control {
     Apparmor,
     /// A SELinux type or user of one's own.
     Selinux,
-    /// `/proc` without the usual masked and read-only paths.
+    /// `/proc` and `/sys` without the usual masked and read-only paths.
     ProcMount,
     /// No seccomp filter.
     Seccomp,
@@ -121,7 +138,8 @@ pub struct Admission {
     handling: [Handling; Control::ALL.len()],
     /// Capabilities (`CAP_…`) that are fine besides.
     pub capabilities: Vec<String>,
-    /// Host paths, with what is below them, that are fine besides: absolute, in normal form.
+    /// Host paths, with what is below them, that are fine besides: absolute, in normal form. They do
+    /// not admit a socket that [`Control::RuntimeSockets`] objects to.
     pub host_paths: Vec<String>,
 }
 
@@ -155,4 +173,52 @@ pub struct Finding {
     pub found: String,
     /// How to allow it in the configuration, for people.
     pub remedy: String,
+}
+
+/// What `facts` ask for and `rules` do not admit: at most one finding for each control, in the order
+/// of [`Control::ALL`], for those that are not [`Handling::Off`].
+///
+/// The sandbox of a pod is judged by Baseline: it runs the CRI runtime's own program, with privileges
+/// that no pod can take from it, and says nothing of the pod but its namespaces.
+///
+/// Never fails: what cannot be judged (a path with `..`) is a finding.
+pub fn evaluate(facts: &Facts, rules: &Admission) -> Vec<Finding> {
+    let standard = match kubelet::role(facts) {
+        Some(kubelet::Role::Sandbox) => Standard::Baseline,
+        Some(kubelet::Role::Container) | None => rules.standard,
+    };
+    let findings = Control::ALL.into_iter().filter_map(|control| {
+        let handling = rules.handling(control);
+        let is_judged = control.standard() <= standard || standard == rules.standard;
+        if handling == Handling::Off || !is_judged {
+            return None;
+        }
+        let text::Objection { found, remedy } = object(control, facts, rules, standard)?;
+        let remedy = format!("{remedy} under [policy.NAME.admission]");
+        Some(Finding { control, handling, found, remedy })
+    });
+    findings.collect()
+}
+
+fn object(
+    control: Control,
+    facts: &Facts,
+    rules: &Admission,
+    standard: Standard,
+) -> Option<text::Objection> {
+    match control {
+        Control::HostNamespaces => namespaces::decide(facts),
+        Control::Privileged => privileges::privileged(facts),
+        Control::Capabilities => privileges::capabilities(facts, rules, standard),
+        Control::HostPaths => host_paths::decide(facts, rules, standard),
+        Control::RuntimeSockets => sockets::decide(facts),
+        Control::Devices => devices::decide(facts),
+        Control::Apparmor => confinement::apparmor(facts),
+        Control::Selinux => confinement::selinux(facts),
+        Control::ProcMount => kernel::proc_mount(facts),
+        Control::Seccomp => confinement::seccomp(facts, standard),
+        Control::Sysctls => kernel::sysctls(facts),
+        Control::PrivilegeEscalation => privileges::privilege_escalation(facts),
+        Control::RunAsNonRoot => privileges::run_as_non_root(facts),
+    }
 }

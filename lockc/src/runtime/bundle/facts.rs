@@ -4,15 +4,20 @@
 //! fields are skipped, everything is optional, and `null` is nothing, which is
 //! how Go writes an empty list. Fields are those of the OCI runtime specification
 //! 1.0 to 1.2 (config.md, config-linux.md). A field that is there but has another
-//! type, or is there twice, is an error: then we and the runtime would read
-//! different things.
+//! type, or is there twice, or in another case, is an error: then we and the
+//! runtime would read different things.
+
+mod linux;
+pub(super) mod spelling;
 
 use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor},
+    de::{Error as _, MapAccess, SeqAccess, Visitor},
 };
+
+pub use self::linux::{Device, DeviceRule, Linux, Namespace, Resources, Seccomp, SyscallRule};
 
 /// Most entries of any list or map. A small file may hold millions of empty
 /// entries, each of which costs more memory than text.
@@ -62,7 +67,7 @@ pub struct Process {
     #[serde(deserialize_with = "or_default")]
     pub cwd: String,
     /// Capability sets.
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "capabilities")]
     pub capabilities: Capabilities,
     /// Whether `execve` may not give new privileges.
     #[serde(deserialize_with = "or_default")]
@@ -89,6 +94,10 @@ pub struct User {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Capabilities {
+    /// Whether the object is there at all: youki drops nothing without it (0.5,
+    /// libcontainer/src/process/init/process.rs), while runc and crun drop everything.
+    #[serde(skip)]
+    pub given: bool,
     /// What `execve` can ever give.
     #[serde(deserialize_with = "list")]
     pub bounding: Vec<String>,
@@ -168,47 +177,15 @@ pub struct Hook {
     pub path: String,
 }
 
-/// `linux`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct Linux {
-    /// Namespaces that are created or joined; those absent are the runtime's own.
-    #[serde(deserialize_with = "list")]
-    pub namespaces: Vec<Namespace>,
-    /// Whether there is a seccomp filter.
-    #[serde(deserialize_with = "present")]
-    pub seccomp: bool,
-    /// Paths that are hidden.
-    #[serde(deserialize_with = "list")]
-    pub masked_paths: Vec<String>,
-    /// Paths that are read-only.
-    #[serde(deserialize_with = "list")]
-    pub readonly_paths: Vec<String>,
-    /// Path of the control group.
-    pub cgroups_path: Option<String>,
-    /// Propagation of the root mount.
-    pub rootfs_propagation: Option<String>,
-}
-
-/// One of `linux.namespaces`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub struct Namespace {
-    /// `pid`, `network`, `mount`, `ipc`, `uts`, `user`, `cgroup` or `time`.
-    #[serde(rename = "type", deserialize_with = "or_default")]
-    pub kind: String,
-    /// The namespace to join; without it a new one is made.
-    pub path: Option<String>,
-}
-
 fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    Ok(Option::<IgnoredAny>::deserialize(deserializer)?.is_some())
+fn capabilities<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Capabilities, D::Error> {
+    let sets = Option::<Capabilities>::deserialize(deserializer)?;
+    Ok(sets.map_or_else(Capabilities::default, |sets| Capabilities { given: true, ..sets }))
 }
 
 fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(

@@ -28,7 +28,8 @@ use nix::{
 };
 
 pub use self::facts::{
-    Capabilities, Facts, Hook, Hooks, Linux, MAX_ENTRIES, Mount, Namespace, Process, Root, User,
+    Capabilities, Device, DeviceRule, Facts, Hook, Hooks, Linux, MAX_ENTRIES, Mount, Namespace,
+    Process, Resources, Root, Seccomp, SyscallRule, User,
 };
 use super::{
     caller::{Caller, Ids},
@@ -146,6 +147,7 @@ impl Bundle {
 /// Understands the content of a `config.json`; `path` is for messages.
 pub fn parse(json: &[u8], path: &Path) -> Result<Facts, BundleError> {
     serde_json::from_slice(json)
+        .and_then(|facts| facts::spelling::check(json).map(|()| facts))
         .map_err(|source| BundleError::Json { path: path.to_owned(), source })
 }
 

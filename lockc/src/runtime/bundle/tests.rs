@@ -19,7 +19,11 @@ fn everything_is_optional() {
         "mounts":[{}],"hooks":{"prestart":null},"linux":{"namespaces":[{}],"seccomp":null}}"#;
     let facts = read(hollow).unwrap();
     assert_eq!(facts.mounts.len(), 1);
-    assert!(!facts.linux.seccomp);
+    assert_eq!(facts.linux.seccomp, None);
+    // Nothing said, and said that there is nothing.
+    assert!(!facts.process.unwrap().capabilities.given);
+    let facts = read(r#"{"process":{"capabilities":{}}}"#).unwrap();
+    assert!(facts.process.unwrap().capabilities.given);
 }
 
 #[test]
@@ -47,9 +51,16 @@ fn what_an_engine_writes() {
         "annotations": {"io.kubernetes.cri.container-name": "web"},
         "linux": {
             "namespaces": [{"type": "pid"}, {"type": "network", "path": "/run/netns/x"}],
-            "seccomp": {"defaultAction": "SCMP_ACT_ERRNO"},
+            "seccomp": {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 1, "syscalls": [
+                {"names": ["read", "write"], "action": "SCMP_ACT_ALLOW", "args": null}
+            ]},
             "maskedPaths": ["/proc/kcore"],
-            "resources": {"pids": {"limit": 100}}
+            "sysctl": {"net.ipv4.ping_group_range": "0 0"},
+            "devices": [{"type": "c", "path": "/dev/kmsg", "major": 1, "minor": 11, "uid": 0}],
+            "resources": {"pids": {"limit": 100}, "devices": [
+                {"allow": false, "access": "rwm"},
+                {"allow": true, "type": "c", "major": 1, "minor": 11, "access": "r"}
+            ]}
         }
     }"#,
     )
@@ -66,7 +77,15 @@ fn what_an_engine_writes() {
     assert_eq!(facts.hooks.create_container[0].path, "/usr/bin/toolkit");
     assert_eq!(facts.annotations["io.kubernetes.cri.container-name"], "web");
     assert_eq!(facts.linux.namespaces[1].path.as_deref(), Some("/run/netns/x"));
-    assert!(facts.linux.seccomp);
+    let linux = facts.linux;
+    let seccomp = linux.seccomp.unwrap();
+    assert_eq!(seccomp.default_action, "SCMP_ACT_ERRNO");
+    assert_eq!(seccomp.syscalls[0].action, "SCMP_ACT_ALLOW");
+    assert_eq!(linux.sysctl["net.ipv4.ping_group_range"], "0 0");
+    assert_eq!((linux.devices[0].path.as_str(), linux.devices[0].minor), ("/dev/kmsg", Some(11)));
+    let rules = linux.resources.devices;
+    assert_eq!((rules[0].allow, rules[0].major), (false, None));
+    assert_eq!((rules[1].allow, rules[1].access.as_deref()), (true, Some("r")));
 }
 
 #[test]
@@ -81,6 +100,7 @@ fn errors_name_the_file_and_the_place() {
         ("{\"root\":7}", "invalid type: integer `7`, expected struct Root at line 1 column 9"),
         ("{\"mounts\":{}}", "invalid type: map, expected a list at line 1 column 12"),
         ("{\"root\":null,\"root\":{}}", "duplicate field `root` at line 1 column 19"),
+        ("{\"root\":{},\"Mounts\":[]}", "field `Mounts` for `mounts` at line 1 column 19"),
         ("{\"annotations\":{\"a\":\"1\",\"a\":\"2\"}}", "duplicate key `a` at line 1 column 32"),
         (
             "{\"process\":{\"user\":{\"uid\":-1}}}",
