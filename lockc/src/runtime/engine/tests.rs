@@ -1,9 +1,11 @@
 use std::{collections::BTreeSet, env, fmt::Write as _, fs, path::Path};
 
 use super::{
-    BundlePlace, ContainerId, Engine, Fact, Facts, Identity, Keeper, Records, identity, records,
+    BundlePlace, ContainerId, Engine, Fact, Facts, Identity,
+    Keeper::{self, Root, User},
+    Records, identity, records,
 };
-use crate::runtime::bundle::{Mount, Root, parse};
+use crate::runtime::bundle::{self, Mount, parse};
 
 const DOCKER: &str = "21a4eaa55872eeb491808b03fc60b010bf33505c6cbf887ed66627537fc52544";
 const PODMAN: &str = "2dd1ebd94574ef42e0533b4aa534517c13afb70d1dd4b952fba6e5271c79fe6f";
@@ -38,7 +40,7 @@ fn place(path: &str, keeper: Keeper) -> BundlePlace {
 
 /// What is known of a container that root's engine starts, from a bundle without records.
 fn from_bundle(facts: &Facts, path: &str, container: &str) -> Identity {
-    identity(facts, &place(path, Keeper::Root), &id(container), &Records::default())
+    identity(facts, &place(path, Root), &id(container), &Records::default())
 }
 
 fn docker_record() -> Records {
@@ -82,10 +84,8 @@ fn show(identity: &Identity) -> String {
         format!("{} engine: {} ({})\n", word(engine.trusted), engine.value.name(), engine.source);
     for (key, fact) in all(identity) {
         // The source of an annotation is itself.
-        let source = match key.starts_with("annotation ") {
-            true => String::new(),
-            false => format!(" ({})", fact.source),
-        };
+        let itself = key.starts_with("annotation ");
+        let source = if itself { String::new() } else { format!(" ({})", fact.source) };
         writeln!(text, "{} {key}: {}{source}", word(fact.trusted), fact.value).unwrap();
     }
     for note in notes {
@@ -105,7 +105,6 @@ fn engines() {
     let rm = storage_record(STORAGE, "podman-rm", "volatile-containers.json", PODMAN_RM);
     let rootless = storage_record(ROOTLESS_STORAGE, "podman-rootless", "containers.json", ROOTLESS);
     let podman = storage_record(STORAGE, "podman", "containers.json", PODMAN);
-    use Keeper::{Root, User};
     let mut text = String::new();
     for (title, file, path, keeper, container, records) in [
         ("docker", "docker/config.json", tasks("moby", DOCKER), Root, DOCKER, docker_record()),
@@ -206,7 +205,7 @@ fn a_bundle_of_ones_own_gets_nothing() {
     ] {
         let facts = facts(file);
         assert!(from_bundle(&facts, &engines_path, container).engine.trusted, "{file}");
-        for keeper in [Keeper::User, Keeper::Anyone] {
+        for keeper in [User, Keeper::Anyone] {
             let place = place(&engines_path, keeper);
             nothing_is_trusted(&identity(&facts, &place, &id(container), &docker_record()));
         }
@@ -314,7 +313,7 @@ fn dockers_record_is_looked_for_where_docker_mounts_from() {
     };
     let mut facts = facts("docker/config.json");
     assert_eq!(dirs(&facts), [own.as_str()]);
-    facts.root = Some(Root { path: "rootfs".into(), readonly: false });
+    facts.root = Some(bundle::Root { path: "rootfs".into(), readonly: false });
     assert_eq!(dirs(&facts), [own.as_str()]);
 
     // A user's own mounts.
