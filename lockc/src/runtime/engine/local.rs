@@ -43,9 +43,9 @@ pub(super) fn podman(identity: &mut Identity, records: &Records) {
     identity.image = fact(&record.image);
 }
 
-/// nerdctl: its labels and the container's are annotations (`propagateContainerdLabelsToOCIAnnotations`,
-/// pkg/cmd/container/create.go, nerdctl 1.7), and so are the image's. The image's name is not among
-/// them.
+/// nerdctl: its own labels are annotations, and with older versions all of the container's and the
+/// image's (`propagateContainerdLabelsToOCIAnnotations`, pkg/cmd/container/create.go). The image's
+/// name is not among them.
 pub(super) fn nerdctl(identity: &mut Identity, id: &ContainerId) {
     match identity.annotation(NERDCTL_NAME) {
         Some(name) => identity.container = Some(name),

@@ -111,9 +111,9 @@ impl BundlePlace {
             },
             Some(Layout::Storage { containers }) => {
                 let manager = facts.annotations.get("io.container.manager").map(String::as_str);
-                // podman leaves a manager alone that its user chose, and CRI-O before 1.33 one that
-                // a pod chose. So each must also be where the other is not: CRI-O's bundles are in
-                // the run root, podman's in the graph root, and no CRI-O bundle lacks the metadata.
+                // podman leaves a manager alone that its user chose, and older CRI-O one that a pod
+                // chose. So each must also be where the other is not: CRI-O's bundles are in the
+                // run root, podman's in the graph root, and no CRI-O bundle lacks the metadata.
                 let run = containers.starts_with("/run");
                 let metadata = has(kubernetes::CRI_O_METADATA);
                 match manager {
