@@ -27,8 +27,8 @@ use crate::runtime::{
 /// than 1 KiB each.
 pub const MAX_RECORD_LEN: u64 = 1 << 20;
 
-/// Longest path that is walked: the kernel's own limit.
-const MAX_PATH_LEN: usize = 4096;
+/// Longest path: the kernel's own limit.
+pub(super) const MAX_PATH_LEN: usize = 4096;
 
 /// Why a file or directory is not used.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +48,7 @@ pub(super) enum KeptError {
     /// It cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read { path: PathBuf, source: io::Error },
-    /// The path is relative, has `..`, or is too long.
+    /// The path is relative, or has `..`.
     #[error("{} is not a plain absolute path", path.display())]
     Path { path: PathBuf },
     /// The user's ids cannot be taken on.
@@ -58,13 +58,9 @@ pub(super) enum KeptError {
 
 /// Opens the directory `path` of the host, on which only root can write anywhere, with `O_PATH`.
 pub(super) fn directory(path: &Path) -> Result<OwnedFd, KeptError> {
-    let plain = path.is_absolute()
-        && path.as_os_str().len() <= MAX_PATH_LEN
-        && path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
-    if !plain {
-        // It may be millions of bytes long.
-        let path = path.to_string_lossy().chars().take(MAX_PATH_LEN).collect::<String>().into();
-        return Err(KeptError::Path { path });
+    let plain = |part| matches!(part, Component::RootDir | Component::Normal(_));
+    if !path.is_absolute() || !path.components().all(plain) {
+        return Err(KeptError::Path { path: path.to_owned() });
     }
     let mut walked = PathBuf::new();
     let mut dir: Option<OwnedFd> = None;

@@ -152,6 +152,8 @@ pub(super) fn docker_dirs(facts: &Facts, id: &ContainerId) -> Vec<PathBuf> {
             dirs.push(dir.to_owned());
         }
     }
+    // A bundle's paths may be millions of bytes long.
+    dirs.retain(|dir| dir.as_os_str().len() <= kept::MAX_PATH_LEN);
     dirs
 }
 

@@ -327,7 +327,8 @@ fn dockers_record_is_looked_for_where_docker_mounts_from() {
     assert_eq!(dirs(&facts), [""; 0]);
     facts.mounts = vec![mount(format!("/srv/x{own}/../containers/{DOCKER}/hostname"))];
     assert_eq!(dirs(&facts), [format!("/srv/x{own}/../containers/{DOCKER}")], "refused later");
-    for source in ["", "/", "hostname", "/hostname"] {
+    let long = format!("{}{own}/hostname", "/x".repeat(2048));
+    for source in ["", "/", "hostname", "/hostname", &long] {
         facts.mounts = vec![mount(source.into())];
         assert_eq!(dirs(&facts), [""; 0], "{source}");
     }
