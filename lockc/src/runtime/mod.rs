@@ -12,6 +12,7 @@ pub mod cmdline;
 pub mod engine;
 pub mod plan;
 mod proc;
+mod regular;
 
 use std::os::fd::OwnedFd;
 

@@ -11,12 +11,8 @@ mod facts;
 mod tests;
 
 use std::{
-    fs::File,
-    io::{self, Read as _},
-    os::{
-        fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
-        unix::fs::OpenOptionsExt as _,
-    },
+    io,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Component, Path, PathBuf},
 };
 
@@ -34,6 +30,7 @@ pub use self::facts::{
 use super::{
     caller::{Caller, Ids},
     cmdline::Target,
+    regular,
 };
 
 /// Most bytes of a `config.json`.
@@ -42,6 +39,8 @@ pub const MAX_CONFIG_LEN: u64 = 16 << 20;
 /// A bundle that was read.
 #[derive(Debug)]
 pub struct Bundle {
+    /// The bundle's directory, opened with `O_PATH`.
+    pub dir: OwnedFd,
     /// What its `config.json` says.
     pub facts: Facts,
     /// The root file system's directory, opened with `O_PATH`. An error here is
@@ -123,12 +122,14 @@ impl Bundle {
         let from_cwd = Place { caller, start: caller.cwd(), path: None };
         let dir = match &target.bundle {
             Some(bundle) => {
-                Some(from_cwd.open(bundle, OFlag::O_PATH | OFlag::O_DIRECTORY, Links::Follow)?)
+                from_cwd.open(bundle, OFlag::O_PATH | OFlag::O_DIRECTORY, Links::Follow)?
             }
-            None => None,
+            None => caller.cwd().try_clone_to_owned().map_err(|error| BundleError::Open {
+                path: from_cwd.shown(Path::new("")),
+                source: Errno::try_from(error).unwrap_or(Errno::EIO),
+            })?,
         };
-        let start = dir.as_ref().map_or(caller.cwd(), |dir| dir.as_fd());
-        let in_bundle = Place { caller, start, path: target.bundle.as_deref() };
+        let in_bundle = Place { caller, start: dir.as_fd(), path: target.bundle.as_deref() };
         let (place, config) = match &target.config {
             Some(config) => (&from_cwd, config.as_path()),
             None => (&in_bundle, Path::new("config.json")),
@@ -140,7 +141,7 @@ impl Bundle {
                 in_bundle.open(Path::new(root), OFlag::O_PATH | OFlag::O_DIRECTORY, Links::Follow)
             }
         };
-        Ok(Self { facts, rootfs })
+        Ok(Self { dir, facts, rootfs })
     }
 }
 
@@ -240,31 +241,22 @@ impl Place<'_> {
     fn read_config(&self, path: &Path) -> Result<Facts, BundleError> {
         // O_PATH first: opening a FIFO waits, and opening a device acts.
         let fd = self.open(path, OFlag::O_PATH, Links::RefuseLast)?;
-        let kind = file_type(fd.as_fd())
+        let kind = fstat(&fd)
+            .map(|stat| regular::kind(&stat))
             .map_err(|source| BundleError::Open { path: self.shown(path), source })?;
         // O_PATH|O_NOFOLLOW opens the link itself.
         if kind == SFlag::S_IFLNK {
             return Err(BundleError::Link { path: self.shown(path) });
         }
         if kind != SFlag::S_IFREG {
-            return Err(BundleError::FileType { path: self.shown(path), kind: type_name(kind) });
+            return Err(BundleError::FileType {
+                path: self.shown(path),
+                kind: regular::type_name(kind),
+            });
         }
-        let failed = |source| BundleError::Read { path: self.shown(path), source };
-        let file = File::options()
-            .read(true)
-            .custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits())
-            .open(format!("/proc/thread-self/fd/{}", fd.as_raw_fd()))
-            .map_err(failed)?;
-        let len = file.metadata().map_err(failed)?.len();
-        if len > MAX_CONFIG_LEN {
-            return Err(BundleError::TooLong { path: self.shown(path) });
-        }
-        let mut json = Vec::with_capacity(usize::try_from(len).unwrap_or(0) + 1);
-        // It may grow meanwhile.
-        file.take(MAX_CONFIG_LEN + 1).read_to_end(&mut json).map_err(failed)?;
-        if json.len() as u64 > MAX_CONFIG_LEN {
-            return Err(BundleError::TooLong { path: self.shown(path) });
-        }
+        let json = regular::read(fd.as_fd(), MAX_CONFIG_LEN)
+            .map_err(|source| BundleError::Read { path: self.shown(path), source })?
+            .ok_or_else(|| BundleError::TooLong { path: self.shown(path) })?;
         parse(&json, path).map_err(|error| match error {
             BundleError::Json { source, .. } => {
                 BundleError::Json { path: self.shown(path), source }
@@ -274,33 +266,18 @@ impl Place<'_> {
     }
 }
 
-fn file_type(fd: BorrowedFd<'_>) -> Result<SFlag, Errno> {
-    Ok(SFlag::from_bits_truncate(fstat(fd)?.st_mode) & SFlag::S_IFMT)
-}
-
-fn type_name(kind: SFlag) -> &'static str {
-    match kind {
-        SFlag::S_IFDIR => "a directory",
-        SFlag::S_IFIFO => "a FIFO",
-        SFlag::S_IFCHR => "a character device",
-        SFlag::S_IFBLK => "a block device",
-        SFlag::S_IFSOCK => "a socket",
-        _ => "something else",
-    }
-}
-
 /// This thread's file-system ids are the caller's until it is dropped.
 ///
 /// A user id other than 0 also takes the capabilities away that override file
 /// permissions (`cap_emulate_setxuid`, security/commoncap.c, 6.12). Supplementary
 /// groups stay lockc's own: the caller's may allow it more than is read here, and
 /// then the bundle counts as unreadable.
-struct AssumedIds {
+pub(super) struct AssumedIds {
     previous: Option<(Uid, Gid)>,
 }
 
 impl AssumedIds {
-    fn assume(ids: Ids) -> Result<Self, BundleError> {
+    pub(super) fn assume(ids: Ids) -> Result<Self, BundleError> {
         if ids.fsuid.is_root() {
             return Ok(Self { previous: None });
         }

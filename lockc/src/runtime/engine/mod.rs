@@ -1,9 +1,30 @@
 //! Who a container is: engine, image, names, labels, and how far each fact can be trusted.
 //!
 //! The engine is never asked: its answer may wait for the very start that lockc holds. The facts
-//! come from the bundle and from records that engines keep on disk.
+//! come from the bundle and from records that engines keep on disk. [`identify`] reads,
+//! [`identity`] decides. `docs/facts.md` says for every fact and engine where it comes from, whether
+//! it is trusted, and why.
+
+mod kept;
+mod kubernetes;
+mod local;
+mod place;
+mod records;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
+
+pub use self::{
+    kept::MAX_RECORD_LEN,
+    place::{BundlePlace, Keeper},
+    records::{DockerRecord, Records, StorageRecord},
+};
+use super::{
+    bundle::{Bundle, Facts},
+    caller::Caller,
+    cmdline::{ContainerId, Target},
+};
 
 /// Who made a bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,6 +83,13 @@ pub struct Fact<T> {
     pub trusted: bool,
 }
 
+impl<T> Fact<T> {
+    /// A fact that its subject may have made up.
+    fn claimed(value: T, source: impl Into<String>) -> Self {
+        Self { value, source: source.into(), trusted: false }
+    }
+}
+
 /// The facts about a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -79,4 +107,77 @@ pub struct Identity {
     pub labels: BTreeMap<String, Fact<String>>,
     /// Annotations of the bundle by key.
     pub annotations: BTreeMap<String, Fact<String>>,
+    /// Why facts are missing or not trusted that could be otherwise, for people.
+    pub notes: Vec<String>,
+}
+
+impl Identity {
+    /// Nothing is known beside the engine and the annotations, and nothing is trusted.
+    fn new(engine: Fact<Engine>, facts: &Facts) -> Self {
+        let annotation = |(key, value): (&String, &String)| {
+            (key.clone(), Fact::claimed(value.clone(), annotation_source(key)))
+        };
+        Self {
+            engine,
+            namespace: None,
+            pod: None,
+            container: None,
+            image: None,
+            labels: BTreeMap::new(),
+            annotations: facts.annotations.iter().map(annotation).collect(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// The annotation as a fact, unless it is absent or empty.
+    fn annotation(&self, key: &str) -> Option<Fact<String>> {
+        self.annotations.get(key).filter(|fact| !fact.value.is_empty()).cloned()
+    }
+
+    /// Trusts the annotations with these keys.
+    fn trust(&mut self, keys: &[&str]) {
+        for key in keys {
+            if let Some(fact) = self.annotations.get_mut(*key) {
+                fact.trusted = true;
+            }
+        }
+    }
+}
+
+/// Finds out who the container of `target` is, whose bundle `caller` points its runtime to.
+///
+/// Reads at most two records of at most [`MAX_RECORD_LEN`] bytes each; never waits for a FIFO. What
+/// cannot be read is no error: the facts are missing, and [`Identity::notes`] says why.
+pub fn identify(bundle: &Bundle, target: &Target, caller: &Caller) -> Identity {
+    let (place, note) = BundlePlace::find(bundle, target, caller);
+    let records = Records::read(&bundle.facts, &place, &target.id, caller);
+    let mut identity = identity(&bundle.facts, &place, &target.id, &records);
+    identity.notes.extend(note);
+    identity
+}
+
+/// Says who the container `id` is, from what was read.
+pub fn identity(
+    facts: &Facts,
+    place: &BundlePlace,
+    id: &ContainerId,
+    records: &Records,
+) -> Identity {
+    let engine = place.engine(facts, id);
+    let mut identity = Identity::new(engine, facts);
+    match identity.engine.value {
+        Engine::Docker => local::docker(&mut identity, records),
+        Engine::Podman => local::podman(&mut identity, records),
+        Engine::Nerdctl => local::nerdctl(&mut identity, id),
+        Engine::Containerd => local::ctr(&mut identity, id),
+        Engine::None => local::by_id(&mut identity, id),
+        Engine::Cri => kubernetes::cri(&mut identity),
+        Engine::CriO => kubernetes::cri_o(&mut identity, id),
+    }
+    identity.notes.extend(records.notes.iter().cloned());
+    identity
+}
+
+fn annotation_source(key: &str) -> String {
+    format!("annotation {key}")
 }
