@@ -4,7 +4,7 @@
 pub const MAX_POLICIES: u32 = 1024;
 
 /// Longest path rule, in bytes, with its closing `/`. The kernel bounds an LPM trie key to 256
-/// bytes (`LPM_DATA_SIZE_MAX`, `kernel/bpf/lpm_trie.c`, 6.12), four of which hold the policy id.
+/// bytes (`LPM_DATA_SIZE_MAX`, `kernel/bpf/lpm_trie.c`, 6.12), four of which hold the number of the rules.
 pub const PATH_RULE_LEN: usize = 252;
 
 /// Bits of [`Policy::flags`].
@@ -25,25 +25,42 @@ impl PolicyFlags {
     pub const PATHS: u32 = 1 << 4;
     /// Report what would be denied, and allow it.
     pub const AUDIT: u32 = 1 << 5;
+    /// Set in every policy that is installed.
+    pub const INSTALLED: u32 = 1 << 31;
 }
 
-/// One entry of the `POLICIES` array. Immutable once installed.
+/// One entry of the `POLICIES` array: flags and the id of the path rules in one word, so that a policy
+/// changes as a whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Policy {
+#[repr(transparent)]
+pub struct Policy(pub u64);
+
+impl Policy {
+    /// A policy with [`PolicyFlags`] and the rules under `rules`, 0 for none.
+    pub const fn new(flags: u32, rules: u32) -> Self {
+        Self((rules as u64) << 32 | flags as u64)
+    }
+
     /// [`PolicyFlags`].
-    pub flags: u32,
-    /// 1 when the slot is in use.
-    pub used: u32,
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
+    pub const fn flags(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// First part of the keys of its path rules: a number that no other policy uses, and that the
+    /// same policy has only until its rules change.
+    pub const fn rules(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
 }
 
-/// Data of a `PATH_RULES` key: the trie matches `(policy, path)` bit by bit. A rule's path ends
+/// Data of a `PATH_RULES` key: the trie matches `(rules, path)` bit by bit. A rule's path ends
 /// with `/`, and so does a looked-up path, so that rules match at component boundaries.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct PathKey {
-    /// Policy id, as stored.
-    pub policy: u32,
+    /// [`Policy::rules`].
+    pub rules: u32,
     /// Path as the container sees it, zero-padded.
     pub path: [u8; PATH_RULE_LEN],
 }

@@ -27,6 +27,8 @@ pub(crate) struct Subject {
     pub(crate) label: &'static Label,
     pub(crate) policy_id: u32,
     pub(crate) flags: u32,
+    /// Number of the policy's path rules.
+    pub(crate) rules: u32,
 }
 
 impl Subject {
@@ -48,15 +50,21 @@ impl Subject {
             return None; // another daemon tests itself; its own programs answer
         }
         let policy_id = policy_of(label.container);
-        // A missing policy cannot happen while ids are checked at registration; deny all if so.
-        let flags = POLICIES.get(policy_id).map_or(
+        let policy = POLICIES.get_ptr(policy_id).map_or(Policy(0), |policy| {
+            // SAFETY: a live value of the array, aligned to 8 bytes. Volatile, so that it is read once:
+            // another policy may take its place meanwhile.
+            unsafe { policy.read_volatile() }
+        });
+        let flags = if policy.flags() & PolicyFlags::INSTALLED == 0 {
+            // Cannot happen while ids are checked at registration. Everything is denied if it does.
             PolicyFlags::FOREIGN_MOUNT
                 | PolicyFlags::KERNEL_LOG
                 | PolicyFlags::MOUNT
-                | PolicyFlags::RUNTIME_FILES,
-            |Policy { flags, used: _ }| *flags,
-        );
-        Some(Self { label, policy_id, flags })
+                | PolicyFlags::RUNTIME_FILES
+        } else {
+            policy.flags()
+        };
+        Some(Self { label, policy_id, flags, rules: policy.rules() })
     }
 
     /// True when the policy wants `flag` enforced or audited.

@@ -207,6 +207,18 @@ fn add_runtime(ctx: ProbeContext) -> u32 {
 }
 
 #[uprobe]
+fn set_policy(ctx: ProbeContext) -> u32 {
+    registration::set_policy(&ctx);
+    0
+}
+
+#[uprobe]
+fn move_container(ctx: ProbeContext) -> u32 {
+    registration::move_container(&ctx);
+    0
+}
+
+#[uprobe]
 fn enter_self_test(ctx: ProbeContext) -> u32 {
     registration::enter_self_test(&ctx);
     0

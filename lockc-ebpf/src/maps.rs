@@ -96,11 +96,11 @@ pub(crate) static MOUNT_NAMESPACES: HashMap<u64, u64> = HashMap::with_max_entrie
 #[map]
 pub(crate) static POLICIES: Array<Policy> = Array::with_max_entries(MAX_POLICIES, 0);
 
-/// `(policy, path)` → verdict; the longest rule wins.
+/// `(rules, path)` → verdict; the longest rule wins.
 #[map]
 pub(crate) static PATH_RULES: LpmTrie<PathKey, u32> = LpmTrie::with_max_entries(131_072, 1);
 
-/// `(policy, path)` of every directory above a denied path.
+/// `(rules, path)` of every directory above a denied path.
 #[map]
 pub(crate) static PATH_ANCESTORS: HashMap<PathKey, u32> = HashMap::with_max_entries(131_072, 1);
 

@@ -84,13 +84,13 @@ impl BuiltPath {
     }
 
     #[inline(always)]
-    fn prepare_key(&self, policy: u32) -> bool {
+    fn prepare_key(&self, rules: u32) -> bool {
         let scratch = self.scratch;
         // SAFETY: this value owns the slot; the source has `PATH_RULE_LEN` bytes after any start
         // below `PATH_MAX`, because of the padding.
         unsafe {
             (*scratch).prefix_len = 8 * size_of::<PathKey>() as u32;
-            (*scratch).key.policy = policy;
+            (*scratch).key.rules = rules;
             let source =
                 (&raw const (*scratch).path).cast::<u8>().add(self.start as usize & (PATH_MAX - 1));
             bpf_probe_read_kernel(
@@ -103,8 +103,8 @@ impl BuiltPath {
 
     /// True when the longest rule that covers the path says deny.
     #[inline(always)]
-    pub(crate) fn is_denied(&self, policy: u32) -> bool {
-        if !self.prepare_key(policy) {
+    pub(crate) fn is_denied(&self, rules: u32) -> bool {
+        if !self.prepare_key(rules) {
             return true;
         }
         // SAFETY: `prefix_len` and `key` are laid out as an LPM trie key, and the slot is ours.
@@ -114,11 +114,11 @@ impl BuiltPath {
 
     /// True when a denied path lies below this one.
     #[inline(always)]
-    pub(crate) fn is_above_denied(&self, policy: u32) -> bool {
+    pub(crate) fn is_above_denied(&self, rules: u32) -> bool {
         if self.len() as usize > PATH_RULE_LEN {
             return false; // longer than any rule's ancestor
         }
-        if !self.prepare_key(policy) {
+        if !self.prepare_key(rules) {
             return true;
         }
         // SAFETY: the slot is ours, and the value is not kept.

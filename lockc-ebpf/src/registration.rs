@@ -5,12 +5,12 @@
 //! learn whether a call took effect.
 
 use aya_ebpf::programs::ProbeContext;
-use lockc_common::{Container, InodeKey, Pending, State};
+use lockc_common::{Container, InodeKey, Pending, Policy, State};
 
 use crate::{
     container,
     kernel::{Task, inode_of_fd},
-    maps::{CONTAINERS, LABELS, PENDING, RUNTIME_FILES},
+    maps::{CONTAINERS, LABELS, PENDING, POLICIES, RUNTIME_FILES},
 };
 
 /// Descriptor argument for "none".
@@ -101,6 +101,32 @@ pub(crate) fn add_runtime(ctx: &ProbeContext) {
     };
     if let Some(key) = inode_of_fd(fd as u32) {
         let _ = RUNTIME_FILES.insert(&key, &scan, 0);
+    }
+}
+
+/// `set_policy(id, policy)`: the policy with this id changes, for all its containers at once.
+#[inline(always)]
+pub(crate) fn set_policy(ctx: &ProbeContext) {
+    let (Some(id), Some(policy)) = (ctx.arg::<u64>(0), ctx.arg::<u64>(1)) else {
+        return;
+    };
+    if let Some(slot) = POLICIES.get_ptr_mut(id as u32) {
+        // SAFETY: a live value of the array, aligned to 8 bytes. One store, as programs read it at
+        // any time; `bpf(2)` copies bytes.
+        unsafe { slot.write_volatile(Policy(policy)) };
+    }
+}
+
+/// `move_container(handle, policy)`: the container of `handle` gets the policy with this id.
+#[inline(always)]
+pub(crate) fn move_container(ctx: &ProbeContext) {
+    let (Some(handle), Some(policy)) = (ctx.arg::<u64>(0), ctx.arg::<u64>(1)) else {
+        return;
+    };
+    if let Some(container) = CONTAINERS.get_ptr_mut(&handle) {
+        // SAFETY: a live map value. `bpf(2)` would put the whole record in its place, with the count
+        // of tasks as it was.
+        unsafe { (&raw mut (*container).policy).write_volatile(policy as u32) };
     }
 }
 

@@ -1,16 +1,20 @@
 //! The daemon: starts everything in an order that leaves no gap, waits, stops.
 
+mod force;
 mod keeper;
 mod notify;
 mod registry;
+mod reload;
 mod reporter;
+pub mod status;
 
 use std::{
     fs, io,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -18,6 +22,7 @@ use nix::{
     fcntl::{Flock, FlockArg},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
+        eventfd::{EfdFlags, EventFd},
         signal::{SigSet, Signal},
         signalfd::{SfdFlags, SignalFd},
     },
@@ -35,12 +40,20 @@ use crate::{
     watch::{gate::Gate, group::Group, runtimes::Runtimes},
 };
 
-use self::{keeper::Keeper, registry::Registry, reporter::Reporter};
+pub use self::reload::set_log_level;
+use self::{
+    force::{Force, InForce},
+    keeper::Keeper,
+    registry::Registry,
+    reload::Reloader,
+    reporter::Reporter,
+    status::{DIRECTORY, Status},
+};
 
-/// The daemon's own directory.
-const DIRECTORY: &str = "/run/lockc";
 /// How often stale registrations are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// How long the lock is waited for: `lockc status` holds it for a moment.
+const LOCK_PATIENCE: Duration = Duration::from_millis(200);
 
 /// Why the daemon does not run.
 #[derive(Debug, Error)]
@@ -72,13 +85,15 @@ fn setup<E: Into<io::Error>>(action: impl Into<String>) -> impl FnOnce(E) -> Dae
     move |source| DaemonError::Setup { action, source: source.into() }
 }
 
-/// Runs until SIGTERM or SIGINT. What is enforced stays enforced after that.
-pub fn run(config: &Config) -> Result<(), DaemonError> {
+/// Enforces `config`, which was read from `path`, and what is found there later, until SIGTERM or
+/// SIGINT. What is enforced stays enforced after that.
+pub fn run(config: &Config, path: &Path) -> Result<(), DaemonError> {
     host::check().map_err(LoadError::from)?;
     // Before there are threads, which inherit the mask.
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);
     signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGHUP);
     signals.thread_block().map_err(setup("block signals"))?;
     let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .map_err(setup("create a signalfd"))?;
@@ -96,24 +111,34 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
 
     let mut kernel = Kernel::load()?;
     match enforce(&mut kernel, config, &runtimes, directory) {
-        Ok((maps, keeper, reporter)) => {
+        Ok(Parts { maps, in_force, keeper, reporter, registry }) => {
             kernel.retire_others().map_err(LoadError::from)?;
             let timeout = config.daemon.decision_timeout;
             runtimes.follow(Arc::clone(&maps)).map_err(setup("start a thread"))?;
-            let registry = Arc::clone(keeper.registry());
             reporter.start().map_err(setup("start a thread"))?;
             let gate = Gate::start(group, keeper, timeout).map_err(setup("start a thread"))?;
-            log::info!(
-                "enforcing: default policy {} ({}), {} runtime files, {} rules",
-                config.default.policy,
-                config.default_mode(),
-                runtimes.files(),
-                config.rules.len()
+            let changed = Arc::new(
+                EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+                    .map_err(setup("create an eventfd"))?,
             );
+            let status = Status::new(path.to_owned());
+            status.in_force(config, runtimes.files());
+            let mut reloader = Reloader {
+                path: path.to_owned(),
+                watch: reload::watch(path, &changed),
+                maps,
+                registry,
+                runtimes,
+                in_force,
+                gate,
+                status,
+                leaving: Vec::new(),
+            };
+            log::info!("enforcing: {}", reloader.summary());
             notify::send("READY=1");
-            wait(&signals, &maps, &registry);
+            wait(&signals, &changed, &mut reloader);
             notify::send("STOPPING=1");
-            gate.stop();
+            reloader.gate.stop();
             log::info!("stopped; running containers stay contained (lockc unload ends that)");
             Ok(())
         }
@@ -125,11 +150,28 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
 }
 
 fn lock(path: &Path) -> Result<Flock<fs::File>, DaemonError> {
-    let file = fs::File::create(path).map_err(setup(format!("create {}", path.display())))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        Errno::EWOULDBLOCK => DaemonError::Running { path: path.to_owned() },
-        errno => setup(format!("lock {}", path.display()))(errno),
-    })
+    let mut file = fs::File::create(path).map_err(setup(format!("create {}", path.display())))?;
+    let end = Instant::now() + LOCK_PATIENCE;
+    loop {
+        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((file, Errno::EWOULDBLOCK)) if Instant::now() < end => file,
+            Err((_, Errno::EWOULDBLOCK)) => {
+                return Err(DaemonError::Running { path: path.to_owned() });
+            }
+            Err((_, errno)) => return Err(setup(format!("lock {}", path.display()))(errno)),
+        };
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// What enforces.
+struct Parts {
+    maps: Arc<Maps>,
+    in_force: Arc<InForce>,
+    keeper: Keeper,
+    reporter: Reporter,
+    registry: Arc<Registry>,
 }
 
 /// Fills the maps and proves that the programs use them.
@@ -138,36 +180,56 @@ fn enforce(
     config: &Config,
     runtimes: &Arc<Runtimes>,
     directory: &Path,
-) -> Result<(Arc<Maps>, Keeper, Reporter), DaemonError> {
+) -> Result<Parts, DaemonError> {
     let maps = Arc::new(Maps::take(kernel)?);
     let events = take_events(kernel)?;
     let registry = Arc::new(Registry::restore(&maps));
+    let in_force = Arc::new(InForce::new(Force::install(config.clone(), &maps)?));
     let keeper = Keeper::new(
-        config.clone(),
+        Arc::clone(&in_force),
         Arc::clone(&maps),
         Labels::take(kernel)?,
         Arc::clone(runtimes),
         Arc::clone(&registry),
-    )?;
+    );
     runtimes.scan(Some(&maps));
     self_test::run(kernel, &maps, directory)?;
-    let reporter = Reporter::new(events, Arc::clone(&maps), registry);
-    Ok((maps, keeper, reporter))
+    let reporter = Reporter::new(events, Arc::clone(&maps), Arc::clone(&registry));
+    Ok(Parts { maps, in_force, keeper, reporter, registry })
 }
 
-/// Waits for a signal to stop; meanwhile sweeps up registrations whose task was killed before its
-/// `execve` went through.
-fn wait(signals: &SignalFd, maps: &Maps, registry: &Registry) {
-    let timeout = PollTimeout::try_from(SWEEP_EVERY).unwrap_or(PollTimeout::MAX);
+/// Waits for a signal to stop. Meanwhile reads the configuration again when it may have changed, and
+/// sweeps up registrations whose task was killed before its `execve` went through.
+fn wait(signals: &SignalFd, changed: &EventFd, reloader: &mut Reloader) {
+    let every = PollTimeout::try_from(SWEEP_EVERY).unwrap_or(PollTimeout::MAX);
     loop {
-        let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, timeout) {
-            Ok(0) | Err(Errno::EINTR) => registry.sweep(maps),
-            Ok(_) => return,
+        let mut fds = [
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(changed.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut fds, every) {
+            Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => {
                 log::error!("cannot wait for signals: {errno}");
                 return;
             }
         }
+        let [has_signal, has_changed] = fds.map(|fd| fd.any().unwrap_or(false));
+        if has_signal {
+            match signals.read_signal() {
+                Ok(Some(signal)) if signal.ssi_signo == Signal::SIGHUP as u32 => reloader.reload(),
+                Ok(None) => {}
+                Ok(Some(_)) => return,
+                Err(errno) => {
+                    log::error!("cannot read a signal: {errno}");
+                    return;
+                }
+            }
+        }
+        if has_changed {
+            reload::settle(changed);
+            reloader.reload();
+        }
+        reloader.sweep();
     }
 }

@@ -114,6 +114,24 @@ fn from_everywhere() {
 }
 
 #[test]
+fn where_sources_of_mounts_lead() {
+    let dir = bundle_dir();
+    fs::create_dir(dir.path().join("real")).unwrap();
+    symlink("/etc", dir.path().join("real/link")).unwrap();
+    symlink("real", dir.path().join("alias")).unwrap();
+    let at = |path: &str| dir.path().join(path).to_str().unwrap().to_owned();
+    let sources = [at("real"), at("real/link"), at("alias/absent"), at("alias"), "proc".into()];
+    let mounts = sources.map(|source| format!(r#"{{"destination":"/x","source":"{source}"}}"#));
+    let config = format!(r#"{{"root":{{"path":"rootfs"}},"mounts":[{}]}}"#, mounts.join(","));
+    fs::write(dir.path().join("b/config.json"), config).unwrap();
+    let task = Task::sleeping_in(&dir.path().join("b"));
+    let bundle = Bundle::read(&task.caller(), &target(None)).unwrap();
+    let led: Vec<_> = bundle.facts.mounts.iter().map(|mount| mount.resolved.as_deref()).collect();
+    let real = fs::canonicalize(dir.path().join("real")).unwrap();
+    assert_eq!(led, [None, Some("/etc"), None, real.to_str(), None]);
+}
+
+#[test]
 fn a_config_elsewhere() {
     let dir = bundle_dir();
     fs::write(dir.path().join("other.json"), r#"{"hostname":"other"}"#).unwrap();

@@ -14,7 +14,7 @@ use std::{
 
 use lockc::{
     config::Config,
-    policy::Mode,
+    policy::{Mode, admission::Control},
     runtime::{Examined, cmdline::Verb, examine, plan::Action},
 };
 use lockc_common::RegistrationFlags;
@@ -87,10 +87,15 @@ fn rules() -> Config {
     let toml = r#"
         [[rule]]
         name = "kiosk"
-        policy = "restricted"
+        policy = "kiosk"
         match.annotation."tier" = "kiosk*"
-    "#;
-    Config::parse(toml, "lockc.toml".as_ref()).unwrap()
+
+        [policy.kiosk]
+        extends = "restricted"
+        admission = { HANDLING }
+    "#
+    .replace("HANDLING", &Control::ALL.map(|it| format!("{} = \"audit\"", it.name())).join(", "));
+    Config::parse(&toml, "lockc.toml".as_ref()).unwrap()
 }
 
 #[test]
@@ -101,12 +106,12 @@ fn a_new_container() {
     );
     let words = ["--root", "/run/x", "create", "--pid-file", "p", "c1"];
     let examined = bundle.examine("runc", &rules(), &words);
-    let Action::Create { key, decision, flags } = examined.action else {
+    let Action::Create { key, decision, flags, .. } = examined.action else {
         panic!("{:?}", examined.action)
     };
     assert_eq!(key.id.as_bytes(), b"c1");
     assert!(key.owner.is_root());
-    assert_eq!((decision.policy.as_str(), decision.mode), ("restricted", Mode::Enforce));
+    assert_eq!((decision.policy.as_str(), decision.mode), ("kiosk", Mode::Enforce));
     assert_eq!(decision.rule.as_deref(), Some("kiosk"));
     assert_eq!(flags, RegistrationFlags::HOOKS);
     let rootfs = nix::sys::stat::fstat(examined.rootfs.unwrap()).unwrap();

@@ -62,7 +62,7 @@ fn path_rules(subject: &Subject, at: Location) -> Answer {
     let Ok(path) = path::build(at, subject.label) else {
         return subject.deny(Operation::ForeignOpen, Object::Number(0));
     };
-    if path.is_denied(subject.policy_id) {
+    if path.is_denied(subject.rules) {
         return subject.deny(Operation::Open, Object::Built(&path));
     }
     Answer::Allow
@@ -166,7 +166,7 @@ fn keep_in_place(subject: &Subject, at: Location) -> Answer {
     let Ok(path) = path::build(at, subject.label) else {
         return subject.deny(Operation::Rename, Object::Number(0));
     };
-    if path.is_above_denied(subject.policy_id) || path.is_denied(subject.policy_id) {
+    if path.is_above_denied(subject.rules) || path.is_denied(subject.rules) {
         return subject.deny(Operation::Rename, Object::Built(&path));
     }
     Answer::Allow

@@ -17,6 +17,7 @@ use lockc::{
         bundle::Bundle,
         caller::Caller,
         cmdline::{self, Dialect, Verb},
+        engine::identify,
         plan::{self, Plan},
     },
     watch::gate::{Decide, Decision},
@@ -103,7 +104,8 @@ impl Recorder {
         let caller = self.timed("caller", || Caller::read(tid)).ok()?;
         let Plan::New(new) = plan::plan(invocation, caller.ids.euid) else { return None };
         let bundle = self.timed("bundle", || Bundle::read(&caller, &new.target)).ok()?;
-        self.timed("policy", || new.admit(&bundle.facts, "runc", &self.config));
+        let identity = self.timed("facts", || identify(&bundle, &new.target, &caller));
+        self.timed("policy", || new.admit(&bundle.facts, identity, "runc", &self.config));
         Some(())
     }
 }

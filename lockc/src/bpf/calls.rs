@@ -50,6 +50,18 @@ pub fn add_runtime(fd: u64, scan: u64) {
     probed::add_runtime(fd, scan);
 }
 
+/// Changes the policy with this id to `policy`, a [`lockc_common::Policy`].
+pub fn set_policy(id: u64, policy: u64) {
+    let _alone = alone();
+    probed::set_policy(id, policy);
+}
+
+/// Gives a container the policy with this id.
+pub fn move_container(handle: u64, policy: u64) {
+    let _alone = alone();
+    probed::move_container(handle, policy);
+}
+
 /// Makes the calling thread a contained task of the self-test.
 pub fn enter_self_test(policy: u64) {
     let _alone = alone();
@@ -95,18 +107,30 @@ mod probed {
     }
 
     #[inline(never)]
+    pub(super) extern "C" fn set_policy(id: u64, policy: u64) {
+        black_box((6_u8, id, policy));
+    }
+
+    #[inline(never)]
+    pub(super) extern "C" fn move_container(handle: u64, policy: u64) {
+        black_box((7_u8, handle, policy));
+    }
+
+    #[inline(never)]
     pub(super) extern "C" fn enter_self_test(policy: u64) {
         black_box((5_u8, policy));
     }
 }
 
 /// Program name and address of every call.
-pub fn addresses() -> [(&'static str, usize); 5] {
+pub fn addresses() -> [(&'static str, usize); 7] {
     [
         ("add_container", probed::add_container as *const () as usize),
         ("add_process", probed::add_process as *const () as usize),
         ("delete_container", probed::delete_container as *const () as usize),
         ("add_runtime", probed::add_runtime as *const () as usize),
+        ("set_policy", probed::set_policy as *const () as usize),
+        ("move_container", probed::move_container as *const () as usize),
         ("enter_self_test", probed::enter_self_test as *const () as usize),
     ]
 }

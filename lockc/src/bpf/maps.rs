@@ -2,66 +2,18 @@
 
 use std::sync::Mutex;
 
-use aya::maps::{
-    Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key,
-};
+use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use lockc_common::{
-    CONTAINER_ID_LEN, Container, ContainerName, Counter, InodeKey, MAX_POLICIES, NAME_LEN,
-    PATH_RULE_LEN, POLICY_NAME_LEN, PathKey, PathVerdict, Pending, Policy, PolicyName, RuntimeName,
+    CONTAINER_ID_LEN, Container, ContainerName, Counter, InodeKey, NAME_LEN, Pending, RuntimeName,
     UNATTRIBUTED,
 };
 
+pub use super::policies::CompiledPolicy;
 use super::{
     events::Events,
     load::{Kernel, LoadError},
+    policies::Policies,
 };
-
-/// A policy as the programs need it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CompiledPolicy {
-    /// Name, for messages.
-    pub name: String,
-    /// [`lockc_common::PolicyFlags`].
-    pub flags: u32,
-    /// Paths with their closing `/`, at most [`PATH_RULE_LEN`] bytes each.
-    pub paths: Vec<(Vec<u8>, PathVerdict)>,
-}
-
-impl CompiledPolicy {
-    /// FNV-1a over everything that distinguishes two policies. Not a defence: only the daemon
-    /// writes these.
-    fn digest(&self) -> u64 {
-        let mut paths: Vec<_> = self.paths.iter().collect();
-        paths.sort_by(|a, b| a.0.cmp(&b.0));
-        let mut digest = 0xcbf2_9ce4_8422_2325_u64;
-        let mut add = |bytes: &[u8]| {
-            for byte in bytes.iter().chain(&[0]) {
-                digest = (digest ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-            }
-        };
-        add(self.name.as_bytes());
-        add(&self.flags.to_ne_bytes());
-        for (path, verdict) in paths {
-            add(path);
-            add(&[*verdict as u8]);
-        }
-        digest
-    }
-}
-
-fn path_key(policy: u32, path: &[u8]) -> Option<PathKey> {
-    let mut key = PathKey { policy, path: [0; PATH_RULE_LEN] };
-    key.path.get_mut(..path.len())?.copy_from_slice(path);
-    Some(key)
-}
-
-/// Every directory above `path` (which ends with `/`), the root excepted, and `path` itself.
-fn ancestors(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    path.iter()
-        .enumerate()
-        .filter(|(at, byte)| **byte == b'/' && *at > 0)
-        .map(|(at, _)| &path[..=at])
-}
 
 /// The maps. Reads take no lock; the few maps the daemon itself writes have one each.
 pub struct Maps {
@@ -79,13 +31,6 @@ impl std::fmt::Debug for Maps {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Maps").finish_non_exhaustive()
     }
-}
-
-struct Policies {
-    slots: Array<MapData, Policy>,
-    names: HashMap<MapData, u32, PolicyName>,
-    rules: LpmTrie<MapData, PathKey, u32>,
-    ancestors: HashMap<MapData, PathKey, u32>,
 }
 
 fn take<T>(kernel: &mut Kernel, name: &'static str) -> Result<T, LoadError>
@@ -118,65 +63,34 @@ impl Maps {
             counters: take(kernel, "COUNTERS")?,
             mount_namespaces: Mutex::new(take(kernel, "MOUNT_NAMESPACES")?),
             pending: take(kernel, "PENDING")?,
-            policies: Mutex::new(Policies {
-                slots: take(kernel, "POLICIES")?,
-                names: take(kernel, "POLICY_NAMES")?,
-                rules: take(kernel, "PATH_RULES")?,
-                ancestors: take(kernel, "PATH_ANCESTORS")?,
-            }),
+            policies: Mutex::new(Policies::new(
+                take(kernel, "POLICIES")?,
+                take(kernel, "POLICY_NAMES")?,
+                take(kernel, "PATH_RULES")?,
+                take(kernel, "PATH_ANCESTORS")?,
+            )),
             runtime_files: Mutex::new(take(kernel, "RUNTIME_FILES")?),
             runtime_names: Mutex::new(take(kernel, "RUNTIME_NAMES")?),
         })
     }
 
-    /// Installs a policy and returns its id; the id of an equal one that is installed already,
-    /// if there is one. Rules come before the policy itself, so nobody sees half of it.
-    pub fn install(&self, policy: &CompiledPolicy) -> Result<u32, LoadError> {
-        let failed = |name, error: MapError| LoadError::Map { name, reason: error.to_string() };
-        let digest = policy.digest();
-        let mut maps = lock(&self.policies);
-        for entry in maps.names.iter().flatten() {
-            if entry.1.digest == digest {
-                return Ok(entry.0);
-            }
-        }
-        let id = (0..MAX_POLICIES)
-            .find(|id| maps.slots.get(id, 0).is_ok_and(|slot| slot.used == 0))
-            .ok_or(LoadError::Map { name: "POLICIES", reason: "every slot is in use".into() })?;
-        for (path, verdict) in &policy.paths {
-            let too_long = || LoadError::Map {
-                name: "PATH_RULES",
-                reason: format!("a path of policy {} is too long", policy.name),
-            };
-            let bits = 8 * (size_of::<u32>() + path.len());
-            let key = Key::new(
-                u32::try_from(bits).map_err(|_| too_long())?,
-                path_key(id, path).ok_or_else(too_long)?,
-            );
-            maps.rules.insert(&key, *verdict as u32, 0).map_err(|e| failed("PATH_RULES", e))?;
-            if *verdict == PathVerdict::Deny {
-                for above in ancestors(path) {
-                    let key = path_key(id, above).ok_or_else(too_long)?;
-                    maps.ancestors.insert(key, 1, 0).map_err(|e| failed("PATH_ANCESTORS", e))?;
-                }
-            }
-        }
-        maps.slots
-            .set(id, Policy { flags: policy.flags, used: 1 }, 0)
-            .map_err(|e| failed("POLICIES", e))?;
-        let mut name = PolicyName { digest, len: 0, name: [0; POLICY_NAME_LEN] };
-        let shown = &policy.name.as_bytes()[..policy.name.len().min(POLICY_NAME_LEN)];
-        name.name[..shown.len()].copy_from_slice(shown);
-        name.len = shown.len() as u64;
-        maps.names.insert(id, name, 0).map_err(|e| failed("POLICY_NAMES", e))?;
-        Ok(id)
+    /// Installs policies under their names and modes, in place of those that were there, and returns
+    /// their ids. The containers of each change over in one step; after an error that leaves no room
+    /// for one of them, all are as they were.
+    pub fn install(&self, policies: &[CompiledPolicy]) -> Result<Vec<u32>, LoadError> {
+        lock(&self.policies).install(policies)
+    }
+
+    /// Removes policies that are not among `wanted`, which no container may have.
+    pub fn retire_policies(&self, wanted: &[u32]) -> Result<(), LoadError> {
+        let mut used: std::collections::HashSet<u32> = wanted.iter().copied().collect();
+        used.extend(lock(&self.containers).iter().flatten().map(|(_, record)| record.policy));
+        lock(&self.policies).retire(&used)
     }
 
     /// Name of a policy.
     pub fn policy_name(&self, id: u32) -> Option<String> {
-        let name = lock(&self.policies).names.get(&id, 0).ok()?;
-        let len = usize::try_from(name.len).ok()?;
-        Some(String::from_utf8_lossy(name.name.get(..len)?).into_owned())
+        lock(&self.policies).name(id)
     }
 
     /// Sets the policy of tasks that nobody registered.
@@ -304,33 +218,5 @@ impl Maps {
         self.counters
             .get(&(counter as u32), 0)
             .map_or(0, |values| values.iter().fold(0_u64, |sum, v| sum.wrapping_add(*v)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ancestors_are_all_directories_above_and_the_path_itself() {
-        let all: Vec<_> = ancestors(b"/run/secrets/k8s/").collect();
-        assert_eq!(all, [&b"/run/"[..], b"/run/secrets/", b"/run/secrets/k8s/"]);
-    }
-
-    #[test]
-    fn digest_tells_policies_apart_and_ignores_the_order_of_rules() {
-        let a = CompiledPolicy {
-            name: "a".into(),
-            flags: 1,
-            paths: vec![
-                (b"/x/".to_vec(), PathVerdict::Deny),
-                (b"/y/".to_vec(), PathVerdict::Allow),
-            ],
-        };
-        let mut b = a.clone();
-        b.paths.reverse();
-        assert_eq!(a.digest(), b.digest());
-        b.paths[0].1 = PathVerdict::Deny;
-        assert_ne!(a.digest(), b.digest());
     }
 }

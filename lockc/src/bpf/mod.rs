@@ -10,6 +10,7 @@ pub mod layout;
 pub mod load;
 pub mod maps;
 pub mod pin;
+mod policies;
 pub mod self_test;
 
 pub use load::{Kernel, LoadError};

@@ -75,11 +75,12 @@ pub fn run(kernel: &Kernel, maps: &Maps, directory: &Path) -> Result<(), SelfTes
     }
     let mut rule = denied.as_os_str().as_encoded_bytes().to_vec();
     rule.push(b'/');
-    let policy = maps.install(&CompiledPolicy {
+    let policy = maps.install(&[CompiledPolicy {
         name: "self-test".into(),
         flags: PolicyFlags::PATHS | PolicyFlags::KERNEL_LOG,
         paths: vec![(rule, PathVerdict::Deny)],
-    })?;
+    }])?;
+    let policy = policy.first().copied().unwrap_or(u32::MAX);
     let handle = kernel.self_test;
     thread::scope(|scope| {
         scope

@@ -3,6 +3,7 @@
 mod check;
 mod policy;
 mod run;
+mod status;
 mod unload;
 
 use std::{
@@ -25,27 +26,24 @@ enum Verb {
     Check(check::Check),
     Policy(policy::Policy),
     Run(run::Run),
+    Status(status::Status),
     Unload(unload::Unload),
 }
 
 /// Does what the command line says.
 pub fn main() -> ExitCode {
+    let done = |()| ExitCode::SUCCESS;
     let outcome = match Cli::parse().verb {
-        Verb::Check(check) => match check.execute() {
-            Ok(code) => return code,
-            Err(error) => Err(error),
-        },
-        Verb::Policy(policy) => policy.execute(),
-        Verb::Run(run) => run.execute(),
-        Verb::Unload(unload) => unload.execute(),
+        Verb::Check(check) => check.execute(),
+        Verb::Policy(policy) => policy.execute().map(done),
+        Verb::Run(run) => run.execute().map(done),
+        Verb::Status(status) => status.execute(),
+        Verb::Unload(unload) => unload.execute().map(done),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            complain(&error);
-            ExitCode::FAILURE
-        }
-    }
+    outcome.unwrap_or_else(|error| {
+        complain(&error);
+        ExitCode::FAILURE
+    })
 }
 
 #[expect(clippy::print_stderr, reason = "a command that fails says so on stderr")]

@@ -30,14 +30,14 @@ impl Run {
         for place in report.places() {
             log::warn!("{place:#}");
         }
-        daemon::run(&config)?;
+        daemon::run(&config, &self.config)?;
         Ok(())
     }
 }
 
 fn start_log(config: &Config) {
-    let env = Env::default().default_filter_or(config.daemon.log_level.as_str());
-    let mut builder = Builder::from_env(env);
+    // Everything passes this filter, and the level is set apart from it, as it can change later.
+    let mut builder = Builder::from_env(Env::default().default_filter_or("trace"));
     match config.daemon.log_format {
         LogFormat::Text => {
             builder.format(|out, record| {
@@ -62,6 +62,7 @@ fn start_log(config: &Config) {
         }
     }
     builder.init();
+    daemon::set_log_level(config.daemon.log_level);
 }
 
 /// A message may hold text that others chose; a line break in it must not look like a new message.

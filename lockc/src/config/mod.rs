@@ -107,6 +107,9 @@ pub struct Rule {
     pub policy: String,
     /// Whether that is enforced; `None` leaves it to the policy.
     pub mode: Option<Mode>,
+    /// Whether facts count in full that the users of root's engines choose. Those of other users never
+    /// do.
+    pub trust_claims: bool,
     /// Which containers match.
     pub matches: Match,
 }

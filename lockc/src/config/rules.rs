@@ -9,7 +9,6 @@ use super::{
     problem::suggest,
     read::MODES,
     reader::{Reader, Value, integer},
-    supported,
     users::PASSWD,
 };
 use crate::{
@@ -49,7 +48,7 @@ impl Reader {
     }
 
     fn rule(&mut self, table: &DeTable<'_>, span: Range<usize>, config: &Config) -> Option<Rule> {
-        self.check_keys(table, "rule", &["name", "policy", "mode", "match"]);
+        self.check_keys(table, "rule", &["name", "policy", "mode", "trust_claims", "match"]);
         let name = self.required_string(table, "name", "[[rule]]", span.clone());
         if !table.contains_key("policy") {
             self.problem(span, "[[rule]] has no `policy`");
@@ -59,18 +58,14 @@ impl Reader {
             self.check_enforced(config, policy, span);
         }
         let mode = self.choice(table, "mode", &MODES);
+        let trust_claims = self.boolean(table, "trust_claims").unwrap_or(false);
         let matches = self.table(table, "match").map(|table| self.matches(table, config));
-        Some(Rule { name: name?.0, policy: policy?.0, mode, matches: matches.unwrap_or_default() })
+        let matches = matches.unwrap_or_default();
+        Some(Rule { name: name?.0, policy: policy?.0, mode, trust_claims, matches })
     }
 
     fn matches(&mut self, table: &DeTable<'_>, config: &Config) -> Match {
         self.check_keys(table, "rule.match", KEYS);
-        for (key, _) in table {
-            if supported::UNKNOWN_FACTS.contains(&key.get_ref().as_ref()) {
-                let what = format!("`match.{}`", key.get_ref());
-                self.problems.push(Problem::not_enforced(key.span(), &what));
-            }
-        }
         Match {
             engine: self.engine(table),
             namespace: self.key(table, "namespace"),

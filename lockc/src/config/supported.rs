@@ -5,9 +5,6 @@
 
 use crate::policy::{Access, NetworkMode, Policy, Verdict};
 
-/// Keys of `match` whose facts are not told apart yet: such a rule would match nothing.
-pub const UNKNOWN_FACTS: &[&str] = &["engine", "namespace", "pod", "container", "image", "label"];
-
 /// Keys below `[policy.NAME]` that the policy uses and that are not enforced.
 pub fn missing(policy: &Policy) -> Vec<&'static str> {
     let Policy { paths, host_paths, network, exec, .. } = policy;

@@ -51,8 +51,7 @@ fn the_shipped_examples_are_right() {
     assert!(config.policies["kiosk"].run_as_non_root());
 }
 
-/// No example has a mistake or causes a warning; what it asks for and this version does not know
-/// is the only thing that may keep it from being used.
+/// No example has a mistake or causes a warning.
 #[test]
 fn the_examples_are_clean() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/config");
@@ -61,12 +60,7 @@ fn the_examples_are_clean() {
         let path = entry.unwrap().path();
         let Checked { config, report, .. } = Checked::read(&path).unwrap();
         assert!(config.is_some(), "{report}");
-        for place in report.places() {
-            let known = supported::UNKNOWN_FACTS
-                .iter()
-                .any(|key| place.problem.message.starts_with(&format!("`match.{key}` is not")));
-            assert!(known, "{place}");
-        }
+        assert!(report.places().is_empty(), "{report}");
         names.push(path.file_stem().unwrap().to_str().unwrap().to_owned());
     }
     names.sort();
@@ -240,16 +234,6 @@ fn what_is_not_enforced_is_not_accepted() {
     }
     let error = parse("[default]\npolicy = \"offline\"\n").unwrap_err();
     assert!(error.contains("`network.mode` of policy `offline` is not enforced by this version"));
-    for key in supported::UNKNOWN_FACTS {
-        let value = if *key == "label" { "{ a = \"docker\" }" } else { "\"docker\"" };
-        let text =
-            format!("[[rule]]\nname = \"r\"\npolicy = \"baseline\"\nmatch.{key} = {value}\n");
-        let error = parse(&text).unwrap_err();
-        assert!(
-            error.contains(&format!("`match.{key}` is not enforced by this version")),
-            "{error}"
-        );
-    }
 }
 
 /// Each file in `tests/config`, or each directory of files, beside its expected report. `BLESS=1`

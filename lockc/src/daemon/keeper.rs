@@ -1,25 +1,24 @@
 //! What the gate asks: looks at a frozen runtime, decides, registers.
 
 use std::{
-    collections::{HashMap, HashSet},
     fs,
     os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
     path::PathBuf,
     sync::Arc,
 };
 
+use lockc_common::{State, UNATTRIBUTED};
 use log::Level as LogLevel;
 use nix::unistd::Pid;
 
-use super::registry::Registry;
+use super::{
+    force::{Force, InForce},
+    registry::{Origin, Registry},
+};
 use crate::{
-    bpf::{
-        LoadError, calls,
-        labels::Labels,
-        maps::{CompiledPolicy, Maps},
-    },
-    config::{Config, OnError, supported},
-    policy::{Decision as PolicyDecision, KernelRules, Mode, Policy},
+    bpf::{calls, labels::Labels, maps::Maps},
+    config::OnError,
+    policy::{Decision as PolicyDecision, admission::Finding},
     runtime::{
         self,
         plan::{Action, ContainerKey},
@@ -30,18 +29,14 @@ use crate::{
     },
 };
 
-use lockc_common::{State, UNATTRIBUTED};
-
 /// Decides about runtimes and registers what they start.
 #[derive(Debug)]
 pub(super) struct Keeper {
-    config: Config,
+    in_force: Arc<InForce>,
     maps: Arc<Maps>,
     labels: Labels,
     runtimes: Arc<Runtimes>,
     registry: Arc<Registry>,
-    /// Ids of the installed policies, by name and mode.
-    policies: HashMap<(String, Mode), u32>,
 }
 
 /// A task at the gate.
@@ -49,52 +44,45 @@ struct Visitor<'a> {
     tid: u64,
     start_ticks: u64,
     exe: BorrowedFd<'a>,
+    /// Name of the runtime.
+    runtime: String,
     path: PathBuf,
     /// Root file system of the container that it makes.
     rootfs: Option<OwnedFd>,
+    /// What is decided by.
+    force: Arc<Force>,
 }
 
 impl Keeper {
-    /// Installs the policies, and the default for whoever is not registered.
     pub(super) fn new(
-        config: Config,
+        in_force: Arc<InForce>,
         maps: Arc<Maps>,
         labels: Labels,
         runtimes: Arc<Runtimes>,
         registry: Arc<Registry>,
-    ) -> Result<Self, LoadError> {
-        let mut policies = HashMap::new();
-        for (policy, mode) in in_use(&config) {
-            let id = maps.install(&compile(policy, mode))?;
-            policies.insert((policy.name.clone(), mode), id);
-        }
-        let default = (config.default.policy.clone(), config.default_mode());
-        let default = *policies.get(&default).ok_or_else(|| LoadError::Map {
-            name: "POLICIES",
-            reason: format!("the default policy `{}` cannot be enforced", config.default.policy),
-        })?;
-        maps.set_default(default)?;
-        Ok(Self { config, maps, labels, runtimes, registry, policies })
+    ) -> Self {
+        Self { in_force, maps, labels, runtimes, registry }
     }
 
-    pub(super) fn registry(&self) -> &Arc<Registry> {
-        &self.registry
-    }
-
-    fn carry_out(&self, visitor: &Visitor<'_>, action: &Action) -> Decision {
+    fn carry_out(&self, visitor: &Visitor<'_>, action: Action) -> Decision {
         match action {
-            Action::Create { key, decision, flags } => {
-                self.create(visitor, Some(key), decision, *flags)
+            Action::Create { key, identity, decision, findings, flags } => {
+                let origin = Origin {
+                    owner: key.owner,
+                    runtime: visitor.runtime.clone(),
+                    identity: *identity,
+                };
+                self.create(visitor, Some((&key, origin)), &decision, &findings, flags)
             }
             Action::Join { key, flags } => {
-                let handle = self.registry.find(key).filter(|h| self.maps.container(*h).is_some());
-                self.join(visitor, handle.unwrap_or(UNATTRIBUTED), *flags)
+                let handle = self.registry.find(&key).filter(|h| self.maps.container(*h).is_some());
+                self.join(visitor, handle.unwrap_or(UNATTRIBUTED), flags)
             }
             Action::Unattributed { why: None } => self.join(visitor, UNATTRIBUTED, 0),
             Action::Unattributed { why: Some(why) } => {
                 // Under a record of its own, not to be taken for another such container.
-                let decision = PolicyDecision::fallback(&self.config, why.clone());
-                let mut answer = self.create(visitor, None, &decision, 0);
+                let decision = PolicyDecision::fallback(&visitor.force.config, why.clone());
+                let mut answer = self.create(visitor, None, &decision, &[], 0);
                 if answer.allow {
                     answer.message = Some((
                         LogLevel::Warn,
@@ -126,11 +114,12 @@ impl Keeper {
     fn create(
         &self,
         visitor: &Visitor<'_>,
-        key: Option<&ContainerKey>,
+        named: Option<(&ContainerKey, Origin)>,
         decision: &PolicyDecision,
+        findings: &[Finding],
         flags: u32,
     ) -> Decision {
-        let Some(policy) = self.policies.get(&(decision.policy.clone(), decision.mode)) else {
+        let Some(policy) = visitor.force.id(&decision.policy, decision.mode) else {
             return refuse(visitor, "its policy is not installed");
         };
         let handle = self.registry.new_handle();
@@ -138,14 +127,14 @@ impl Keeper {
             visitor.tid,
             visitor.start_ticks,
             handle,
-            u64::from(*policy) | u64::from(flags) << 32,
+            u64::from(policy) | u64::from(flags) << 32,
             visitor.rootfs.as_ref().map_or(calls::NO_FD, fd_argument),
             fd_argument(&visitor.exe),
         );
         if !self.is_registered(visitor, handle) {
             return refuse(visitor, "the kernel did not take up its registration");
         }
-        let Some(key) = key else {
+        let Some((key, origin)) = named else {
             return Decision { allow: true, message: None };
         };
         if let Err(error) = self.maps.name_container(handle, key.owner.as_raw(), key.id.as_bytes())
@@ -153,19 +142,20 @@ impl Keeper {
             // Only messages suffer.
             log::error!("{error}");
         }
-        self.registry.insert(key.clone(), handle);
+        self.registry.insert(key.clone(), handle, Some(origin));
         Decision {
             allow: true,
             message: Some((
-                LogLevel::Info,
+                if findings.is_empty() { LogLevel::Info } else { LogLevel::Warn },
                 format!(
-                    "registered container={} policy={} mode={} runtime={} pid={}: {}",
+                    "registered container={} policy={} mode={} runtime={} pid={}: {}{}",
                     key.id,
                     decision.policy,
                     decision.mode,
                     visitor.path.display(),
                     visitor.tid,
-                    decision.why
+                    decision.why,
+                    audited(findings)
                 ),
             )),
         }
@@ -197,6 +187,18 @@ impl Keeper {
     }
 }
 
+/// What the policy would not admit if it enforced it.
+fn audited(findings: &[Finding]) -> String {
+    let found: Vec<String> = findings
+        .iter()
+        .map(|Finding { control, found, .. }| format!("{}: {found}", control.name()))
+        .collect();
+    if found.is_empty() {
+        return String::new();
+    }
+    format!("; admitted in spite of {}", found.join(", "))
+}
+
 /// Without a registration the default policy would apply, which may be looser than what was
 /// decided: the container does not start.
 fn refuse(visitor: &Visitor<'_>, why: &str) -> Decision {
@@ -206,31 +208,6 @@ fn refuse(visitor: &Visitor<'_>, why: &str) -> Decision {
             LogLevel::Error,
             format!("denied start runtime={} pid={}: {why}", visitor.path.display(), visitor.tid),
         )),
-    }
-}
-
-/// The policies that a decision can name, with each mode that it can have: containers may ask for
-/// every policy, in the mode that it has by itself.
-fn in_use(config: &Config) -> impl Iterator<Item = (&Policy, Mode)> {
-    config.policies.values().filter(|policy| supported::missing(policy).is_empty()).flat_map(
-        |policy| {
-            let rules = config.rules.iter().filter(|rule| rule.policy == policy.name);
-            let modes: HashSet<Mode> = rules
-                .map(|rule| rule.mode)
-                .chain([None])
-                .map(|mode| config.mode(&policy.name, mode))
-                .collect();
-            modes.into_iter().map(move |mode| (policy, mode))
-        },
-    )
-}
-
-fn compile(policy: &Policy, mode: Mode) -> CompiledPolicy {
-    let KernelRules { flags, paths } = policy.kernel_rules(mode);
-    CompiledPolicy {
-        name: policy.name.clone(),
-        flags: flags.0,
-        paths: paths.iter().map(|(rule, verdict)| (rule.as_bytes().to_vec(), *verdict)).collect(),
     }
 }
 
@@ -251,7 +228,8 @@ impl Decide for Keeper {
             // A runtime inside a container: nothing that it says counts, its label stays.
             return Decision { allow: true, message: None };
         }
-        let examined = runtime::examine(tid, &name, &self.config);
+        let force = self.in_force.get();
+        let examined = runtime::examine(tid, &name, &force.config);
         let caller = match examined.caller {
             Ok(Some(caller)) => caller,
             // `runc init`: it keeps the label that it has.
@@ -259,7 +237,7 @@ impl Decide for Keeper {
             Err(error) => {
                 // Killed meanwhile, as a rule; otherwise the kernel side knows the file.
                 return Decision {
-                    allow: self.config.daemon.on_error == OnError::Default,
+                    allow: force.config.daemon.on_error == OnError::Default,
                     message: Some((LogLevel::Warn, format!("{}: {error}", path.display()))),
                 };
             }
@@ -275,14 +253,17 @@ impl Decide for Keeper {
             tid: u64::from(tid.as_raw().unsigned_abs()),
             start_ticks: caller.start_ticks,
             exe,
+            runtime: name,
             path,
             rootfs: examined.rootfs,
+            force,
         };
-        self.carry_out(&visitor, &examined.action)
+        self.carry_out(&visitor, examined.action)
     }
 
     fn decide_late(&self, tid: Pid) -> Decision {
-        let allow = self.config.daemon.on_error == OnError::Default;
+        let force = self.in_force.get();
+        let allow = force.config.daemon.on_error == OnError::Default;
         let outcome = if allow { "it gets the default policy" } else { "denied" };
         Decision {
             allow,
@@ -290,7 +271,7 @@ impl Decide for Keeper {
                 LogLevel::Error,
                 format!(
                     "no decision about thread {tid} within {} ms: {outcome}",
-                    self.config.daemon.decision_timeout.as_millis()
+                    force.config.daemon.decision_timeout.as_millis()
                 ),
             )),
         }
@@ -298,59 +279,5 @@ impl Decide for Keeper {
 
     fn trouble(&self, message: String) {
         log::error!("{message}");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn in_use(toml: &str) -> Vec<(String, Mode)> {
-        let config = Config::understand(toml, "lockc.toml".as_ref());
-        let mut policies: Vec<_> =
-            super::in_use(&config).map(|(policy, mode)| (policy.name.clone(), mode)).collect();
-        policies.sort_by_key(|(name, mode)| (name.clone(), *mode == Mode::Audit));
-        policies
-    }
-
-    #[test]
-    fn every_policy_that_can_be_decided_is_installed() {
-        let named = |list: &[(&str, Mode)]| -> Vec<_> {
-            list.iter().map(|(name, mode)| ((*name).to_owned(), *mode)).collect()
-        };
-        let levels = [
-            ("baseline", Mode::Enforce),
-            ("privileged", Mode::Enforce),
-            ("restricted", Mode::Enforce),
-        ];
-        assert_eq!(in_use(""), named(&levels), "`offline` cannot be enforced");
-        let own = in_use(
-            "[default]\nmode = \"audit\"\n\
-             [policy.a]\nextends = \"restricted\"\nmode = \"enforce\"\n\
-             [[rule]]\nname = \"r\"\npolicy = \"a\"\nmode = \"audit\"\nmatch.owner = \"0\"\n",
-        );
-        assert_eq!(
-            own,
-            named(&[
-                ("a", Mode::Enforce),
-                ("a", Mode::Audit),
-                ("baseline", Mode::Audit),
-                ("privileged", Mode::Audit),
-                ("restricted", Mode::Audit),
-            ])
-        );
-    }
-
-    #[test]
-    fn compiled_policies_hold_all_rules() {
-        let config = Config::understand(
-            "[policy.a]\nextends = \"baseline\"\npaths.deny = [\"/x/**\"]\n\
-             paths.allow = [\"/x/y\"]\n",
-            "lockc.toml".as_ref(),
-        );
-        let compiled = compile(&config.policies["a"], Mode::Audit);
-        assert_eq!((compiled.name.as_str(), compiled.paths.len()), ("a", 4));
-        assert!(compiled.paths.contains(&(b"/x/y/".to_vec(), lockc_common::PathVerdict::Allow)));
-        assert_ne!(compiled.flags & lockc_common::PolicyFlags::AUDIT, 0);
     }
 }

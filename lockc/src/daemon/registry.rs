@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fs,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -17,7 +17,9 @@ use nix::{
 
 use crate::{
     bpf::{calls, maps::Maps},
-    runtime::{caller, cmdline::ContainerId, plan::ContainerKey},
+    config::Config,
+    policy::{self, Decision, Subject},
+    runtime::{caller, cmdline::ContainerId, engine::Identity, plan::ContainerKey},
 };
 
 /// Containers of this node, by key and by handle.
@@ -33,6 +35,23 @@ pub(super) struct Registry {
 struct Known {
     handles: HashMap<ContainerKey, u64>,
     keys: HashMap<u64, ContainerKey>,
+    origins: HashMap<u64, Arc<Origin>>,
+}
+
+/// What the decision about a container depended on, for when the rules change.
+#[derive(Debug)]
+pub(super) struct Origin {
+    pub(super) owner: Uid,
+    pub(super) runtime: String,
+    pub(super) identity: Identity,
+}
+
+impl Origin {
+    /// Decides again.
+    pub(super) fn decide(&self, config: &Config) -> Decision {
+        let Self { owner, runtime, identity } = self;
+        policy::decide(Subject { owner: *owner, runtime, identity }, config)
+    }
 }
 
 impl Registry {
@@ -48,7 +67,7 @@ impl Registry {
                     // The state directory is not kept; an id that only one container has is found
                     // without it.
                     let key = ContainerKey { owner: Uid::from_raw(owner), root: None, id };
-                    registry.insert(key, handle);
+                    registry.insert(key, handle, None);
                 }
                 _ => maps.forget(handle),
             }
@@ -78,8 +97,9 @@ impl Registry {
 
     /// Makes `handle` the container of `key`; one of the same key that was there before keeps its
     /// record until its last task is gone.
-    pub(super) fn insert(&self, key: ContainerKey, handle: u64) {
+    pub(super) fn insert(&self, key: ContainerKey, handle: u64, origin: Option<Origin>) {
         let mut known = self.known();
+        known.origins.extend(origin.map(|origin| (handle, Arc::new(origin))));
         known.keys.insert(handle, key.clone());
         known.handles.insert(key, handle);
     }
@@ -87,6 +107,11 @@ impl Registry {
     /// The handle of the container that `key` means.
     pub(super) fn find(&self, key: &ContainerKey) -> Option<u64> {
         key.find(&self.known().handles).copied()
+    }
+
+    /// What is known of a container since it started; nothing of those that an earlier daemon saw.
+    pub(super) fn origin(&self, handle: u64) -> Option<Arc<Origin>> {
+        self.known().origins.get(&handle).cloned()
     }
 
     /// The id of a container.
@@ -97,6 +122,7 @@ impl Registry {
     /// Forgets a container whose record is gone.
     pub(super) fn forget(&self, handle: u64) {
         let mut known = self.known();
+        known.origins.remove(&handle);
         if let Some(key) = known.keys.remove(&handle)
             && known.handles.get(&key) == Some(&handle)
         {

@@ -83,8 +83,8 @@ impl Decision {
 ///
 /// A rule that matches through a fact which is not trusted counts only if its policy is not looser
 /// than what the container would get without it, by the rules behind it or the default: whoever
-/// writes such a fact may make the policy stricter, never looser. The same holds for
-/// [`LABEL`], whoever wrote it.
+/// writes such a fact may make the policy stricter, never looser. The same holds for [`LABEL`],
+/// whoever wrote it. A rule with `trust_claims` counts all the same if root executes the runtime.
 pub fn decide(subject: Subject<'_>, config: &Config) -> Decision {
     let mut passed = Vec::new();
     let mut untrusted: Vec<(usize, &Rule, String)> = Vec::new();
@@ -94,12 +94,12 @@ pub fn decide(subject: Subject<'_>, config: &Config) -> Decision {
             Err(miss) => {
                 passed.push(Passed { rule: rule.name.clone(), reason: Reason::Miss(miss) });
             }
-            Ok(Some(key)) => {
+            Ok(Some(key)) if !(rule.trust_claims && subject.owner.is_root()) => {
                 let reason = Reason::Untrusted { key: key.clone() };
                 untrusted.push((passed.len(), rule, key));
                 passed.push(Passed { rule: rule.name.clone(), reason });
             }
-            Ok(None) => {
+            Ok(_) => {
                 decisive = Some(rule);
                 break;
             }

@@ -102,12 +102,12 @@ impl PathRule {
         other.as_bytes().starts_with(self.as_bytes())
     }
 
-    /// The rule's key under the policy with id `policy`.
-    pub fn key(&self, policy: u32) -> PathKey {
-        PathKey { policy, path: self.bytes }
+    /// The rule's key among the rules with the number `rules`.
+    pub fn key(&self, rules: u32) -> PathKey {
+        PathKey { rules, path: self.bytes }
     }
 
-    /// How many bits of [`Self::key`] must match: the policy id and the path.
+    /// How many bits of [`Self::key`] must match: the number of the rules and the path.
     pub fn prefix_bits(&self) -> u32 {
         // At most 4 + 252 bytes.
         u32::try_from((size_of::<u32>() + self.len) * 8).unwrap_or(u32::MAX)
@@ -189,7 +189,7 @@ mod tests {
     fn keys() {
         let rule = PathRule::new("/a").unwrap();
         let key = rule.key(7);
-        assert_eq!(key.policy, 7);
+        assert_eq!(key.rules, 7);
         assert_eq!(&key.path[..4], b"/a/\0");
         assert_eq!(rule.prefix_bits(), (4 + 3) * 8);
     }

@@ -70,7 +70,9 @@ pub fn examine(tid: Pid, runtime: &str, config: &Config) -> Examined {
                 Plan::Act(action) => (action, verb, None),
                 Plan::New(new) => match Bundle::read(&caller, &new.target) {
                     Ok(bundle) => {
-                        (new.admit(&bundle.facts, runtime, config), verb, bundle.rootfs.ok())
+                        let identity = engine::identify(&bundle, &new.target, &caller);
+                        let action = new.admit(&bundle.facts, identity, runtime, config);
+                        (action, verb, bundle.rootfs.ok())
                     }
                     Err(error) => (new.failed(&error, config), verb, None),
                 },

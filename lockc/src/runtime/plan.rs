@@ -5,6 +5,7 @@
 //! the [`Action`] and answers the kernel.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     error::Error,
     path::{Path, PathBuf},
@@ -16,11 +17,15 @@ use nix::unistd::Uid;
 use super::{
     bundle::Facts,
     cmdline::{ContainerId, Invocation, Target, Verb},
-    engine::{Engine, Fact, Identity},
+    engine::{Engine, Identity},
 };
 use crate::{
     config::{Config, OnError},
-    policy::{Decision, Policy, Subject, decide},
+    policy::{
+        Decision, Policy, Subject,
+        admission::{self, Finding, Handling},
+        decide,
+    },
 };
 
 /// What names a container on a node. Ids are unique only within the state
@@ -86,8 +91,12 @@ pub enum Action {
     Create {
         /// The container's key; a record under the same key is replaced.
         key: ContainerKey,
+        /// Who the container is.
+        identity: Box<Identity>,
         /// The container's policy.
         decision: Box<Decision>,
+        /// What its bundle asks for that the policy only reports.
+        findings: Vec<Finding>,
         /// [`RegistrationFlags`] bits.
         flags: u32,
     },
@@ -137,24 +146,39 @@ pub fn plan(invocation: Invocation, owner: Uid) -> Plan {
 }
 
 impl New {
-    /// Says what to do with the container, whose bundle says `facts`, and which the runtime named
-    /// `runtime` is to make.
-    pub fn admit(self, facts: &Facts, runtime: &str, config: &Config) -> Action {
+    /// Says what to do with the container, whose bundle says `facts`, which is `identity`, and which
+    /// the runtime named `runtime` is to make.
+    pub fn admit(
+        self,
+        facts: &Facts,
+        identity: Identity,
+        runtime: &str,
+        config: &Config,
+    ) -> Action {
         let Self { key, restore, .. } = self;
-        let identity = annotations_only(facts, key.owner);
-        let decision = decide(Subject { owner: key.owner, runtime, identity: &identity }, config);
+        let subject = Subject { owner: key.owner, runtime, identity: &identity };
+        let decision = decide(subject, config);
         if let Some(why) = decision.refused {
             return Action::Deny { why };
         }
         // A policy that is not there allows nothing.
-        let allows_restore = config.policy(&decision.policy).is_some_and(Policy::allows_restore);
-        if restore && !allows_restore {
+        let Some(policy) = config.policy(&decision.policy) else {
+            return Action::Deny { why: format!("there is no policy `{}`", decision.policy) };
+        };
+        if restore && !policy.allows_restore() {
             return Action::Deny {
                 why: format!(
                     "policy `{}` does not allow restoring containers from a checkpoint ({})",
                     decision.policy, decision.why
                 ),
             };
+        }
+        let findings = admission::evaluate(
+            &without_claims(facts, &identity),
+            &policy.admission(decision.mode),
+        );
+        if findings.iter().any(|finding| finding.handling == Handling::Enforce) {
+            return Action::Deny { why: refusal(&key, &decision, policy, &findings) };
         }
         let mut flags = 0;
         if restore {
@@ -163,7 +187,8 @@ impl New {
         if !facts.hooks.create_container.is_empty() {
             flags |= RegistrationFlags::HOOKS;
         }
-        Action::Create { key, decision: Box::new(decision), flags }
+        let (identity, decision) = (Box::new(identity), Box::new(decision));
+        Action::Create { key, identity, decision, findings, flags }
     }
 
     /// Says what to do with the container if its bundle could not be read.
@@ -177,28 +202,41 @@ impl New {
     }
 }
 
-/// The identity as far as the bundle itself tells it. Rules about anything else are refused as not
-/// enforced (`config::supported::UNKNOWN_FACTS`).
-fn annotations_only(facts: &Facts, owner: Uid) -> Identity {
-    let source = "config.json";
-    let fact = |value: &String| Fact {
-        value: value.clone(),
-        source: source.to_owned(),
-        trusted: owner.is_root(),
-    };
-    Identity {
-        engine: Fact { value: Engine::None, source: source.to_owned(), trusted: false },
-        namespace: None,
-        pod: None,
-        container: None,
-        image: None,
-        labels: std::collections::BTreeMap::new(),
-        annotations: facts
-            .annotations
-            .iter()
-            .map(|(key, value)| (key.clone(), fact(value)))
-            .collect(),
+/// What is left of a bundle for admission, which believes what kubelet's runtime notes: nothing of that
+/// kind, unless kubelet's runtime made it.
+fn without_claims<'f>(facts: &'f Facts, identity: &Identity) -> Cow<'f, Facts> {
+    let by_kubelet =
+        identity.engine.trusted && matches!(identity.engine.value, Engine::Cri | Engine::CriO);
+    let claims = |key: &String| key.starts_with("io.kubernetes.cri");
+    if by_kubelet || !facts.annotations.keys().any(claims) {
+        return Cow::Borrowed(facts);
     }
+    let mut facts = facts.clone();
+    facts.annotations.retain(|key, _| !claims(key));
+    Cow::Owned(facts)
+}
+
+/// Which controls refuse a container, what they found, and how to allow it.
+fn refusal(
+    key: &ContainerKey,
+    decision: &Decision,
+    policy: &Policy,
+    findings: &[Finding],
+) -> String {
+    let refusals: Vec<String> = findings
+        .iter()
+        .filter(|finding| finding.handling == Handling::Enforce)
+        .map(|Finding { control, found, remedy, .. }| {
+            format!("{}: {found} (to allow it: {remedy})", control.name())
+        })
+        .collect();
+    format!(
+        "container={} is not admitted by policy {} ({}): {}",
+        key.id,
+        policy.name,
+        decision.why,
+        refusals.join("; ").replace("[policy.NAME", &format!("[policy.{}", policy.name))
+    )
 }
 
 /// Says what to do with a runtime about which something could not be found out.
@@ -224,6 +262,7 @@ mod tests {
         runtime::{
             bundle::Hook,
             cmdline::{CmdlineError, Dialect, parse},
+            engine::{self, BundlePlace, Keeper, Records},
         },
     };
 
@@ -256,11 +295,19 @@ mod tests {
         assert_eq!(planned("runc init"), Plan::Act(Action::Keep));
     }
 
+    /// A container of no engine.
+    fn nobody(facts: &Facts, new: &New) -> Identity {
+        let place = BundlePlace { path: "/bundle".into(), keeper: Keeper::Anyone };
+        engine::identity(facts, &place, &new.target.id, &Records::default())
+    }
+
     #[test]
     fn restoring_needs_a_policy_that_allows_it() {
         let admit = |config: &Config| {
             let Plan::New(new) = planned("runc restore c") else { panic!() };
-            new.admit(&Facts::default(), "runc", config)
+            let facts = Facts::default();
+            let identity = nobody(&facts, &new);
+            new.admit(&facts, identity, "runc", config)
         };
         let mut config = Config::default();
         assert_eq!(
@@ -284,8 +331,9 @@ mod tests {
         facts.hooks.start_container.push(Hook::default());
         let admit = |facts: &Facts| {
             let Plan::New(new) = planned("runc create c") else { panic!() };
+            let identity = nobody(facts, &new);
             let Action::Create { decision, flags, .. } =
-                new.admit(facts, "runc", &Config::default())
+                new.admit(facts, identity, "runc", &Config::default())
             else {
                 panic!()
             };
@@ -304,8 +352,9 @@ mod tests {
             ..Facts::default()
         };
         let Plan::New(new) = planned("runc create c") else { panic!() };
+        let identity = nobody(&facts, &new);
         assert_eq!(
-            new.admit(&facts, "runc", &Config::default()),
+            new.admit(&facts, identity, "runc", &Config::default()),
             Action::Deny {
                 why:
                     "its annotation org.lockc.policy asks for policy `offline`: `network.mode` is \
@@ -346,5 +395,43 @@ mod tests {
         assert_eq!(find(USER, None, "y"), None, "root's container is not the user's");
         assert_eq!(find(USER, Some("/run/a"), "y"), None);
         assert_eq!(find(ROOT, None, "w"), None);
+    }
+
+    #[test]
+    fn what_a_policy_does_not_admit_does_not_start() {
+        let process = Some(crate::runtime::bundle::Process::default());
+        let facts = Facts { process, ..Facts::default() };
+        let admit = |config: &Config| {
+            let Plan::New(new) = planned("runc create c") else { panic!() };
+            let identity = nobody(&facts, &new);
+            new.admit(&facts, identity, "runc", config)
+        };
+        let mut config = Config::default();
+        let Action::Create { findings, .. } = admit(&config) else { panic!() };
+        assert!(findings.iter().all(|finding| finding.handling == Handling::Audit));
+        assert!(!findings.is_empty());
+        config.default.policy = Level::Restricted.name().into();
+        let Action::Deny { why } = admit(&config) else { panic!() };
+        assert!(
+            why.starts_with("container=c is not admitted by policy restricted (no rule matches): ")
+        );
+        assert!(why.contains("run_as_non_root: "), "{why}");
+        assert!(why.contains("[policy.restricted.admission]"), "{why}");
+        config.default.mode = Mode::Audit;
+        assert!(matches!(admit(&config), Action::Create { .. }));
+    }
+
+    #[test]
+    fn annotations_of_kubelets_runtime_count_from_it_alone() {
+        let mut facts = Facts::default();
+        facts.annotations.insert("io.kubernetes.cri.container-type".into(), "sandbox".into());
+        facts.annotations.insert("other".into(), "kept".into());
+        let Plan::New(new) = planned("runc create c") else { panic!() };
+        let mut identity = nobody(&facts, &new);
+        assert_eq!(without_claims(&facts, &identity).annotations.len(), 1);
+        identity.engine.value = Engine::Cri;
+        assert_eq!(without_claims(&facts, &identity).annotations.len(), 1);
+        identity.engine.trusted = true;
+        assert_eq!(without_claims(&facts, &identity).annotations.len(), 2);
     }
 }

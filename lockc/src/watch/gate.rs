@@ -71,7 +71,8 @@ struct Table {
 pub struct Gate<D> {
     group: Arc<Group>,
     decide: D,
-    timeout: Duration,
+    /// In milliseconds.
+    timeout: AtomicU64,
     table: Mutex<Table>,
     wake: Condvar,
     next_ticket: AtomicU64,
@@ -90,7 +91,7 @@ impl<D: Decide> Gate<D> {
         let gate = Arc::new(Self {
             group,
             decide,
-            timeout,
+            timeout: AtomicU64::new(millis(timeout)),
             table: Mutex::default(),
             wake: Condvar::new(),
             next_ticket: AtomicU64::new(0),
@@ -102,6 +103,16 @@ impl<D: Decide> Gate<D> {
         let watchdog = Arc::clone(&gate);
         thread::Builder::new().name("watchdog".into()).spawn(move || watchdog.watch())?;
         Ok(gate)
+    }
+
+    /// How long a task waits at most.
+    fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout.load(Ordering::Relaxed))
+    }
+
+    /// Changes how long tasks that come from now on wait at most.
+    pub fn set_timeout(&self, timeout: Duration) {
+        self.timeout.store(millis(timeout), Ordering::Relaxed);
     }
 
     /// Lets no further task in. Those that wait go on when the group is closed, under the safe
@@ -153,12 +164,13 @@ impl<D: Decide> Gate<D> {
         let Frozen { tid, exe } = frozen;
         let exe = Arc::new(exe);
         let number = self.next_ticket.fetch_add(1, Ordering::Relaxed);
-        let ticket = Ticket { tid, exe: Arc::clone(&exe), deadline: Instant::now() + self.timeout };
+        let ticket =
+            Ticket { tid, exe: Arc::clone(&exe), deadline: Instant::now() + self.timeout() };
         {
             let mut table = self.table();
-            let was_empty = table.tickets.is_empty();
+            let is_next = table.tickets.values().all(|other| ticket.deadline < other.deadline);
             table.tickets.insert(number, ticket);
-            if was_empty {
+            if is_next {
                 self.wake.notify_one();
             }
         }
@@ -191,8 +203,9 @@ impl<D: Decide> Gate<D> {
     fn watch(self: &Arc<Self>) {
         let mut table = self.table();
         while !self.stopping.load(Ordering::Relaxed) {
-            // All tickets have the same time to live, so the first is the next due.
-            let Some(due) = table.tickets.values().next().map(|ticket| ticket.deadline) else {
+            let next =
+                table.tickets.iter().map(|(number, ticket)| (ticket.deadline, *number)).min();
+            let Some((due, number)) = next else {
                 table = self.wake.wait(table).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
@@ -205,7 +218,7 @@ impl<D: Decide> Gate<D> {
                     .0;
                 continue;
             }
-            let Some((_, ticket)) = table.tickets.pop_first() else {
+            let Some(ticket) = table.tickets.remove(&number) else {
                 continue;
             };
             table.stuck += 1;
@@ -225,6 +238,10 @@ impl<D: Decide> Gate<D> {
             table = self.table();
         }
     }
+}
+
+fn millis(timeout: Duration) -> u64 {
+    u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn say(decision: Decision) {

@@ -72,6 +72,18 @@ impl Group {
         Ok(())
     }
 
+    /// From now on, tasks that execute the file behind `file` go on at once.
+    pub fn unmark(&self, file: BorrowedFd<'_>) -> io::Result<()> {
+        let none: Option<&std::path::Path> = None;
+        self.fanotify.mark(
+            MarkFlags::FAN_MARK_REMOVE,
+            MaskFlags::FAN_OPEN_EXEC_PERM,
+            file,
+            none,
+        )?;
+        Ok(())
+    }
+
     /// Waits for the next task.
     pub fn next(&self) -> io::Result<Next> {
         loop {

@@ -1,5 +1,6 @@
 //! What the daemon watches: runtimes that are executed, and the files they are.
 
+pub mod config;
 pub mod gate;
 pub mod group;
 pub mod runtimes;

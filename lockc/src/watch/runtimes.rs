@@ -31,14 +31,14 @@ use crate::{
 /// The configured runtimes and the files they are at present.
 #[derive(Debug)]
 pub struct Runtimes {
-    configured: Vec<Runtime>,
     group: Arc<Group>,
     inotify: Inotify,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    configured: Vec<Runtime>,
     scan: u64,
     /// Name and path by device and inode number: the path of a file that is executed through a
     /// private mount says nothing (crun executes itself so).
@@ -51,9 +51,16 @@ impl Runtimes {
         // `notify` would watch for opens too, and wake the daemon for every program that is
         // started from /usr/bin.
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC)?;
-        let runtimes = Self { configured, group, inotify, state: Mutex::default() };
+        let state = Mutex::new(State { configured, scan: 0, files: BTreeMap::new() });
+        let runtimes = Self { group, inotify, state };
         runtimes.scan(None);
         Ok(runtimes)
+    }
+
+    /// From now on, `configured` are the runtimes.
+    pub fn configure(&self, configured: Vec<Runtime>, maps: &Maps) {
+        self.state().configured = configured;
+        self.scan(Some(maps));
     }
 
     /// Name and path of the runtime whose file is behind `exe`, if it is a configured one.
@@ -78,9 +85,9 @@ impl Runtimes {
         state.scan += 1;
         // A daemon that starts later must not find its predecessor's files fresh.
         let scan = u64::from(std::process::id()) << 32 | state.scan;
-        state.files.clear();
+        let before = std::mem::take(&mut state.files);
         let mut known_by = BTreeSet::new();
-        for runtime in &self.configured {
+        for runtime in &state.configured.clone() {
             self.watch(&expand(&runtime.paths).directories);
             // After the watches, so that what appears meanwhile is not missed.
             let expansion = expand(&runtime.paths);
@@ -102,6 +109,11 @@ impl Runtimes {
                 }
             }
         }
+        for (key, (_, path)) in before {
+            if !state.files.contains_key(&key) {
+                self.release(&path, key);
+            }
+        }
         if let Some(maps) = maps {
             for name in maps.set_runtime_names(known_by.iter().map(Vec::as_slice)) {
                 log::warn!(
@@ -113,11 +125,19 @@ impl Runtimes {
         }
     }
 
+    /// Takes the mark from a file that is no runtime any more, if it is still there: those that
+    /// execute it need not wait.
+    fn release(&self, path: &Path, key: (u64, u64)) {
+        if let Ok(file) = open(path)
+            && identity(file.as_fd()).is_ok_and(|found| found == key)
+            && let Err(error) = self.group.unmark(file.as_fd())
+        {
+            log::error!("cannot stop watching {}: {error}", path.display());
+        }
+    }
+
     fn mark_file(&self, path: &Path) -> io::Result<(File, (u64, u64))> {
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits())
-            .open(path)?;
+        let file = open(path)?;
         self.group.mark(file.as_fd())?;
         self.watch(real_path(path).parent().map(Path::to_owned).iter());
         let key = identity(file.as_fd())?;
@@ -160,6 +180,11 @@ fn literal_name(pattern: &str) -> Option<Vec<u8>> {
     let name = pattern.rsplit('/').next()?;
     (!name.is_empty() && !name.contains(['*', '?', '[', '{', '\\']))
         .then(|| name.as_bytes().to_vec())
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
 }
 
 fn identity(file: BorrowedFd<'_>) -> io::Result<(u64, u64)> {

@@ -57,6 +57,10 @@ fn is_admitted(
     }
     let read_only = match exposure {
         Exposure::Root(_) => return known::is_root(path) || !is_sensitive(path),
+        // Where a path leads says nothing of who manages it.
+        Exposure::Path { read_only, led: true, .. } => {
+            return read_only && is_public(path) || !is_sensitive(path);
+        }
         Exposure::Path { read_only, .. } => read_only,
         Exposure::FileSystem(_) | Exposure::Excess => return false,
     };

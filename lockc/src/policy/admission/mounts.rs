@@ -13,6 +13,8 @@ pub(super) enum Exposure<'a> {
         path: &'a str,
         /// Whether it is mounted read-only.
         read_only: bool,
+        /// Whether the bundle has another path, whose symbolic links lead here.
+        led: bool,
     },
     /// A file system of that type is mounted, which may hold anything.
     FileSystem(&'a str),
@@ -42,7 +44,9 @@ fn of_mount(mount: &Mount) -> Vec<Exposure<'_>> {
     let read_only = is_read_only(mount);
     if is_bind(mount) {
         let path = mount.source.as_deref().unwrap_or_default();
-        return vec![Exposure::Path { path, read_only }];
+        let led =
+            mount.resolved.as_deref().map(|path| Exposure::Path { path, read_only, led: true });
+        return [Exposure::Path { path, read_only, led: false }].into_iter().chain(led).collect();
     }
     if VIRTUAL.contains(&kind) {
         return Vec::new();
@@ -63,7 +67,10 @@ fn of_mount(mount: &Mount) -> Vec<Exposure<'_>> {
         .filter_map(|option| option.split_once('='))
         .filter(|(key, _)| is_path(key))
         .flat_map(|(_, paths)| paths.split(':').filter(|path| !path.is_empty()));
-    directories.map(|path| Exposure::Path { path, read_only }).take(MAX_ENTRIES + 1).collect()
+    directories
+        .map(|path| Exposure::Path { path, read_only, led: false })
+        .take(MAX_ENTRIES + 1)
+        .collect()
 }
 
 /// A bind mount by type or by option (OCI runtime specification 1.2, config.md, "Mounts"): runtimes

@@ -31,6 +31,7 @@ fn identity(labels: &[(&str, &str)]) -> Identity {
         image: Some(fact("registry.example/agents/a:1".into(), false)),
         labels: map(labels, false),
         annotations: BTreeMap::new(),
+        notes: Vec::new(),
     }
 }
 
@@ -300,4 +301,19 @@ proptest::proptest! {
         let (with, without) = (with(&labels), with(&[]));
         proptest::prop_assert!(!with.is_looser_than(Mode::Enforce, &without, Mode::Enforce));
     }
+}
+
+#[test]
+fn claims_count_where_the_rule_trusts_them_and_root_runs_the_engine() {
+    let rule = |extra: &str| {
+        config(&format!(
+            "[[rule]]\nname = \"a\"\npolicy = \"privileged\"\n{extra}\nmatch.label.\"tier\" = \"x\"\n"
+        ))
+    };
+    let claims = identity(&[("tier", "x")]);
+    assert_eq!(decided(&rule(""), 0, &claims).policy, "baseline");
+    let trusting = rule("trust_claims = true");
+    assert_eq!(decided(&trusting, 0, &claims).policy, "privileged");
+    assert_eq!(decided(&trusting, 1000, &claims).policy, "baseline");
+    assert_eq!(decided(&trusting, 0, &identity(&[])).policy, "baseline");
 }

@@ -142,6 +142,10 @@ pub struct Mount {
     /// Options; `bind` or `rbind` among them makes it a bind mount.
     #[serde(deserialize_with = "list")]
     pub options: Vec<String>,
+    /// Where symbolic links in `source` led when the bundle was read, if that is elsewhere. Not in the
+    /// file.
+    #[serde(skip)]
+    pub resolved: Option<String>,
 }
 
 /// `hooks`.

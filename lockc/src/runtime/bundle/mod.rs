@@ -12,7 +12,7 @@ mod tests;
 
 use std::{
     io,
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     path::{Component, Path, PathBuf},
 };
 
@@ -134,7 +134,10 @@ impl Bundle {
             Some(config) => (&from_cwd, config.as_path()),
             None => (&in_bundle, Path::new("config.json")),
         };
-        let facts = place.read_config(config)?;
+        let mut facts = place.read_config(config)?;
+        for mount in &mut facts.mounts {
+            mount.resolved = from_cwd.leads_to(mount.source.as_deref());
+        }
         let rootfs = match facts.root.as_ref().map(|root| root.path.as_str()) {
             None | Some("") => Err(BundleError::NoRoot { path: place.shown(config) }),
             Some(root) => {
@@ -207,6 +210,18 @@ impl Place<'_> {
                 opened => return opened,
             }
         }
+    }
+
+    /// Where an absolute `source` of a mount leads through symbolic links, if that is elsewhere. Whoever
+    /// can write a directory on the way can lead it elsewhere again before the runtime looks.
+    fn leads_to(&self, source: Option<&str>) -> Option<String> {
+        let source = Path::new(source.filter(|source| source.starts_with('/'))?);
+        // What cannot be opened here the runtime cannot mount either, or it is reached through
+        // /proc, which the path shows.
+        let target = self.open(source, OFlag::O_PATH, Links::Follow).ok()?;
+        let link = format!("/proc/thread-self/fd/{}", target.as_raw_fd());
+        let found = std::fs::read_link(link).ok()?;
+        (found != source).then(|| found.to_string_lossy().into_owned())
     }
 
     /// `path` from the caller's root directory.

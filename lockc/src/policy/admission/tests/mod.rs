@@ -53,6 +53,7 @@ fn bind(source: &str, options: &[&str]) -> Mount {
         kind: Some("bind".into()),
         source: Some(source.into()),
         options: options.iter().map(ToString::to_string).collect(),
+        resolved: None,
     }
 }
 

@@ -271,6 +271,24 @@ fn sockets_of_engines() {
     }
 }
 
+/// A container made a link to `/etc` in a volume, and its user mounts the link.
+#[test]
+fn where_a_source_leads_is_judged_too() {
+    let led = |standard, resolved: &str| {
+        let mut mount = bind("/srv/data/x", &["ro"]);
+        mount.resolved = Some(resolved.into());
+        let admission = admission(standard);
+        let mut facts = ordinary();
+        facts.mounts.push(mount);
+        let findings = evaluate(&facts, &admission);
+        findings.iter().map(|finding| finding.control).collect::<Vec<_>>()
+    };
+    assert_eq!(led(Baseline, "/etc"), [Control::HostPaths]);
+    assert_eq!(led(Baseline, "/run/docker.sock"), [Control::HostPaths, Control::RuntimeSockets]);
+    assert_eq!(led(Baseline, "/mnt/disk/data/x"), []);
+    assert_eq!(led(Restricted, "/mnt/disk/data/x"), [Control::HostPaths], "as without the link");
+}
+
 #[test]
 fn exceptions_admit_what_is_below_them_and_no_socket() {
     let admits = |allowed: &str, source: &str, control: Control| {

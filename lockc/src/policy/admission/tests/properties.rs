@@ -93,8 +93,15 @@ fn process() -> impl Strategy<Value = Process> {
 }
 
 fn mount() -> impl Strategy<Value = Mount> {
-    (word(), prop::option::of(word()), prop::option::of(word()), words()).prop_map(
-        |(destination, kind, source, options)| Mount { destination, kind, source, options },
+    let option = || prop::option::of(word());
+    (word(), option(), option(), words(), option()).prop_map(
+        |(destination, kind, source, options, resolved)| Mount {
+            destination,
+            kind,
+            source,
+            options,
+            resolved,
+        },
     )
 }
 

@@ -1,0 +1,328 @@
+//! Policies in the kernel, and their replacement while containers have them.
+//!
+//! A policy keeps its id, by which records of containers name it, for as long as its name and mode are
+//! configured. What it says is one word, flags and the number of its path rules, so that a change is
+//! one store: the new rules are there before, under a number of their own, and the old ones go when no
+//! program can still be looking at them.
+
+use std::collections::{BTreeSet, HashSet};
+
+use aya::maps::{Array, HashMap, LpmTrie, MapData, MapError, lpm_trie::Key};
+use lockc_common::{
+    MAX_POLICIES, PATH_RULE_LEN, POLICY_NAME_LEN, PathKey, PathVerdict, Policy, PolicyFlags,
+    PolicyName,
+};
+use nix::{errno::Errno, libc};
+
+use super::{calls, load::LoadError};
+
+/// A policy as the programs need it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CompiledPolicy {
+    /// Name, for messages. One with [`PolicyFlags::AUDIT`] is another policy than one without.
+    pub name: String,
+    /// [`PolicyFlags`].
+    pub flags: u32,
+    /// Paths with their closing `/`, at most [`PATH_RULE_LEN`] bytes each.
+    pub paths: Vec<(Vec<u8>, PathVerdict)>,
+}
+
+impl CompiledPolicy {
+    fn is_audit(&self) -> bool {
+        self.flags & PolicyFlags::AUDIT != 0
+    }
+
+    /// FNV-1a over everything that distinguishes two policies. Not a defence: only the daemon
+    /// writes these.
+    fn digest(&self) -> u64 {
+        let mut paths: Vec<_> = self.paths.iter().collect();
+        paths.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut digest = 0xcbf2_9ce4_8422_2325_u64;
+        let mut add = |bytes: &[u8]| {
+            for byte in bytes.iter().chain(&[0]) {
+                digest = (digest ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+            }
+        };
+        add(self.name.as_bytes());
+        add(&self.flags.to_ne_bytes());
+        for (path, verdict) in paths {
+            add(path);
+            add(&[*verdict as u8]);
+        }
+        digest
+    }
+}
+
+fn path_key(rules: u32, path: &[u8]) -> Option<PathKey> {
+    let mut key = PathKey { rules, path: [0; PATH_RULE_LEN] };
+    key.path.get_mut(..path.len())?.copy_from_slice(path);
+    Some(key)
+}
+
+/// Every directory above `path` (which ends with `/`), the root excepted, and `path` itself.
+fn ancestors(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.iter()
+        .enumerate()
+        .filter(|(at, byte)| **byte == b'/' && *at > 0)
+        .map(|(at, _)| &path[..=at])
+}
+
+/// The maps that make up policies.
+pub(super) struct Policies {
+    slots: Array<MapData, Policy>,
+    names: HashMap<MapData, u32, PolicyName>,
+    rules: LpmTrie<MapData, PathKey, u32>,
+    ancestors: HashMap<MapData, PathKey, u32>,
+    /// Numbers of rules that no policy has any more, and that programs may still be looking at.
+    retired: BTreeSet<u32>,
+}
+
+/// A policy that lies ready.
+struct Change {
+    id: u32,
+    policy: Policy,
+    name: PolicyName,
+    /// Number of the rules that the id has had so far, 0 for none.
+    old: u32,
+}
+
+fn failed(name: &'static str) -> impl FnOnce(MapError) -> LoadError {
+    move |error| LoadError::Map { name, reason: error.to_string() }
+}
+
+impl Policies {
+    pub(super) fn new(
+        slots: Array<MapData, Policy>,
+        names: HashMap<MapData, u32, PolicyName>,
+        rules: LpmTrie<MapData, PathKey, u32>,
+        ancestors: HashMap<MapData, PathKey, u32>,
+    ) -> Self {
+        let mut policies = Self { slots, names, rules, ancestors, retired: BTreeSet::new() };
+        // What a daemon that was killed had installed or retired by half.
+        let live: HashSet<u32> =
+            policies.ids().into_iter().map(|id| policies.slot(id).rules()).collect();
+        let mut found = policies.numbers();
+        found.retain(|number| !live.contains(number));
+        policies.retired = found;
+        policies
+    }
+
+    fn slot(&self, id: u32) -> Policy {
+        self.slots.get(&id, 0).unwrap_or_default()
+    }
+
+    fn ids(&self) -> Vec<u32> {
+        self.names.keys().flatten().collect()
+    }
+
+    /// Numbers of all rules in the maps.
+    fn numbers(&self) -> BTreeSet<u32> {
+        let rules = self.rules.keys().flatten().map(|key| key.data().rules);
+        rules.chain(self.ancestors.keys().flatten().map(|key| key.rules)).collect()
+    }
+
+    pub(super) fn name(&self, id: u32) -> Option<String> {
+        let name = self.names.get(&id, 0).ok()?;
+        let len = usize::try_from(name.len).ok()?;
+        Some(String::from_utf8_lossy(name.name.get(..len)?).into_owned())
+    }
+
+    /// See [`super::maps::Maps::install`].
+    pub(super) fn install(&mut self, policies: &[CompiledPolicy]) -> Result<Vec<u32>, LoadError> {
+        let (mut ids, mut changes) = (Vec::new(), Vec::new());
+        for policy in policies {
+            match self.prepare(policy, &ids) {
+                Ok((id, change)) => {
+                    ids.push(id);
+                    changes.extend(change);
+                }
+                Err(error) => {
+                    for change in changes {
+                        self.remove_rules(change.policy.rules());
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        // All of them are there; from here on nothing can be too much for a map.
+        for change in &changes {
+            self.commit(change)?;
+        }
+        self.clear_retired();
+        Ok(ids)
+    }
+
+    /// Chooses an id that is not in `taken`, and adds the rules, if the policy is not there as it is.
+    fn prepare(
+        &mut self,
+        policy: &CompiledPolicy,
+        taken: &[u32],
+    ) -> Result<(u32, Option<Change>), LoadError> {
+        let digest = policy.digest();
+        let mut name = PolicyName { digest, len: 0, name: [0; POLICY_NAME_LEN] };
+        let shown = &policy.name.as_bytes()[..policy.name.len().min(POLICY_NAME_LEN)];
+        name.name[..shown.len()].copy_from_slice(shown);
+        name.len = shown.len() as u64;
+
+        let known = self.names.iter().flatten().find(|(id, found)| {
+            let is_audit = self.slot(*id).flags() & PolicyFlags::AUDIT != 0;
+            (found.len, found.name, is_audit) == (name.len, name.name, policy.is_audit())
+        });
+        if let Some((id, found)) = &known
+            && found.digest == digest
+        {
+            return Ok((*id, None));
+        }
+        let used: HashSet<u32> = self.ids().into_iter().chain(taken.iter().copied()).collect();
+        let id = known
+            .as_ref()
+            .map(|(id, _)| *id)
+            .or_else(|| (0..MAX_POLICIES).find(|id| !used.contains(id)))
+            .ok_or(LoadError::Map { name: "POLICIES", reason: "every slot is in use".into() })?;
+        let rules = if policy.paths.is_empty() { 0 } else { self.free_number() };
+        if let Err(error) = self.add_rules(rules, policy) {
+            self.remove_rules(rules);
+            return Err(error);
+        }
+        // A slot without a name may hold what was left of another policy.
+        let old = known.map_or(0, |(id, _)| self.slot(id).rules());
+        let policy = Policy::new(policy.flags | PolicyFlags::INSTALLED, rules);
+        Ok((id, Some(Change { id, policy, name, old })))
+    }
+
+    /// Lets a prepared policy take effect.
+    fn commit(&mut self, change: &Change) -> Result<(), LoadError> {
+        let Change { id, policy, name, old } = *change;
+        calls::set_policy(u64::from(id), policy.0);
+        if self.slot(id) != policy {
+            self.remove_rules(policy.rules());
+            return Err(LoadError::Map {
+                name: "POLICIES",
+                reason: format!("policy {id} was not taken up"),
+            });
+        }
+        if old != 0 {
+            self.retired.insert(old);
+        }
+        self.names.insert(id, name, 0).map_err(failed("POLICY_NAMES"))
+    }
+
+    /// See [`super::maps::Maps::retire_policies`].
+    pub(super) fn retire(&mut self, used: &HashSet<u32>) -> Result<(), LoadError> {
+        for id in self.ids() {
+            if used.contains(&id) {
+                continue;
+            }
+            let rules = self.slot(id).rules();
+            calls::set_policy(u64::from(id), 0);
+            self.names.remove(&id).map_err(failed("POLICY_NAMES"))?;
+            if rules != 0 {
+                self.retired.insert(rules);
+            }
+        }
+        self.clear_retired();
+        Ok(())
+    }
+
+    /// A number that no rule has.
+    fn free_number(&self) -> u32 {
+        let used = self.numbers();
+        // There are fewer rules than numbers.
+        (1..u32::MAX).find(|number| !used.contains(number)).unwrap_or(u32::MAX)
+    }
+
+    fn add_rules(&mut self, rules: u32, policy: &CompiledPolicy) -> Result<(), LoadError> {
+        for (path, verdict) in &policy.paths {
+            let too_long = || LoadError::Map {
+                name: "PATH_RULES",
+                reason: format!("a path of policy {} is too long", policy.name),
+            };
+            let bits = 8 * (size_of::<u32>() + path.len());
+            let key = Key::new(
+                u32::try_from(bits).map_err(|_| too_long())?,
+                path_key(rules, path).ok_or_else(too_long)?,
+            );
+            self.rules.insert(&key, *verdict as u32, 0).map_err(failed("PATH_RULES"))?;
+            if *verdict == PathVerdict::Deny {
+                for above in ancestors(path) {
+                    let key = path_key(rules, above).ok_or_else(too_long)?;
+                    self.ancestors.insert(key, 1, 0).map_err(failed("PATH_ANCESTORS"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_rules(&mut self, rules: u32) {
+        let keys: Vec<_> =
+            self.rules.keys().flatten().filter(|key| key.data().rules == rules).collect();
+        for key in keys {
+            // Absent is as good as removed.
+            let _ = self.rules.remove(&key);
+        }
+        let keys: Vec<_> =
+            self.ancestors.keys().flatten().filter(|key| key.rules == rules).collect();
+        for key in keys {
+            let _ = self.ancestors.remove(&key);
+        }
+    }
+
+    /// Removes retired rules once no program can still be using them; otherwise they wait for the next
+    /// time.
+    fn clear_retired(&mut self) {
+        if self.retired.is_empty() {
+            return;
+        }
+        if let Err(errno) = wait_for_programs() {
+            log::debug!("rules that are not in force stay for now: membarrier: {errno}");
+            return;
+        }
+        for rules in std::mem::take(&mut self.retired) {
+            self.remove_rules(rules);
+        }
+    }
+}
+
+/// Waits until every BPF program that runs now has ended: they run under RCU, and this is
+/// `synchronize_rcu` (`MEMBARRIER_CMD_GLOBAL`, kernel/sched/membarrier.c, 6.12).
+fn wait_for_programs() -> nix::Result<()> {
+    const GLOBAL: libc::c_long = 1;
+    // SAFETY: takes three integers.
+    Errno::result(unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) }).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ancestors_are_all_directories_above_and_the_path_itself() {
+        let all: Vec<_> = ancestors(b"/run/secrets/k8s/").collect();
+        assert_eq!(all, [&b"/run/"[..], b"/run/secrets/", b"/run/secrets/k8s/"]);
+    }
+
+    #[test]
+    fn digest_tells_policies_apart_and_ignores_the_order_of_rules() {
+        let a = CompiledPolicy {
+            name: "a".into(),
+            flags: 1,
+            paths: vec![
+                (b"/x/".to_vec(), PathVerdict::Deny),
+                (b"/y/".to_vec(), PathVerdict::Allow),
+            ],
+        };
+        let mut b = a.clone();
+        b.paths.reverse();
+        assert_eq!(a.digest(), b.digest());
+        b.paths[0].1 = PathVerdict::Deny;
+        assert_ne!(a.digest(), b.digest());
+    }
+
+    #[test]
+    fn a_policy_is_one_word() {
+        let policy = Policy::new(PolicyFlags::INSTALLED | PolicyFlags::PATHS, 7);
+        assert_eq!(policy.flags(), PolicyFlags::INSTALLED | PolicyFlags::PATHS);
+        assert_eq!(policy.rules(), 7);
+        assert_eq!(size_of::<Policy>(), 8);
+    }
+}

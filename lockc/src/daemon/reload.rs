@@ -1,0 +1,203 @@
+//! A changed configuration takes effect while containers run.
+
+use std::{
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use log::LevelFilter;
+use nix::{
+    poll::{PollFd, PollFlags, poll},
+    sys::eventfd::EventFd,
+};
+
+use super::{
+    force::{Force, InForce},
+    keeper::Keeper,
+    registry::Registry,
+    status::Status,
+};
+use crate::{
+    bpf::{calls, maps::Maps},
+    config::{Checked, Config, DROP_INS},
+    policy::Mode,
+    watch::{config::ConfigWatch, gate::Gate, runtimes::Runtimes},
+};
+
+/// How long nothing must happen before a changed configuration is read, in milliseconds.
+const QUIET: u8 = 20;
+/// When it is read at the latest.
+const SETTLED_BY: Duration = Duration::from_millis(100);
+
+/// Everything that a configuration has an influence on.
+pub(super) struct Reloader {
+    pub(super) path: PathBuf,
+    pub(super) watch: Option<ConfigWatch>,
+    pub(super) maps: Arc<Maps>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) runtimes: Arc<Runtimes>,
+    pub(super) in_force: Arc<InForce>,
+    pub(super) gate: Arc<Gate<Keeper>>,
+    pub(super) status: Status,
+    /// Earlier ones that a decision under way may still go by.
+    pub(super) leaving: Vec<Arc<Force>>,
+}
+
+impl Reloader {
+    /// Reads the configuration again. Unless all of it can be enforced, what is in force stays.
+    pub(super) fn reload(&mut self) {
+        let start = Instant::now();
+        // Before reading: what changes from here on wakes us again.
+        if let Some(watch) = &self.watch
+            && let Err(error) = watch.refresh()
+        {
+            log::error!("changes of the configuration may go unnoticed: {error}");
+        }
+        let config = match Checked::read(&self.path).and_then(Checked::usable) {
+            Ok(config) => config,
+            Err(error) => return self.keep(&error.to_string()),
+        };
+        let current = self.in_force.get();
+        if config == current.config {
+            self.status.up_to_date();
+            return;
+        }
+        if let Err(error) = self.apply(config, &current.config) {
+            return self.keep(&error.to_string());
+        }
+        self.leaving.push(current);
+        self.follow();
+        self.status.in_force(&self.in_force.get().config, self.runtimes.files());
+        log::info!(
+            "configuration in force after {} ms: {}",
+            start.elapsed().as_millis(),
+            self.summary()
+        );
+    }
+
+    /// What is in force, for people.
+    pub(super) fn summary(&self) -> String {
+        let force = self.in_force.get();
+        format!(
+            "default policy {} ({}), {} runtime files, {} rules",
+            force.config.default.policy,
+            force.config.default_mode(),
+            self.runtimes.files(),
+            force.config.rules.len()
+        )
+    }
+
+    fn keep(&self, problem: &str) {
+        if self.status.stale(problem) {
+            log::error!("the configuration in force stays: {problem}");
+        }
+    }
+
+    fn apply(&self, config: Config, current: &Config) -> Result<(), crate::bpf::LoadError> {
+        let runtimes = config.runtimes.clone();
+        let force = Force::install(config, &self.maps)?;
+        // The default may be another policy; whoever has the old one as the default follows.
+        let old = self.in_force.get();
+        let (before, after) = (old.default_id(), force.default_id());
+        if force.config.daemon.log_format != current.daemon.log_format {
+            log::warn!("daemon.log_format changes when lockc is restarted");
+        }
+        set_log_level(force.config.daemon.log_level);
+        self.gate.set_timeout(force.config.daemon.decision_timeout);
+        self.in_force.replace(force);
+        if before != after {
+            for handle in self.maps.handles() {
+                let is_unknown = self.registry.origin(handle).is_none();
+                if is_unknown && self.maps.container(handle).is_some_and(|it| it.policy == before) {
+                    calls::move_container(handle, u64::from(after));
+                }
+            }
+        }
+        if runtimes != current.runtimes {
+            self.runtimes.configure(runtimes, &self.maps);
+        }
+        Ok(())
+    }
+
+    /// Gives containers the policies that they would get now, and drops policies that nobody has. Once
+    /// more after the last decision by an earlier configuration.
+    pub(super) fn sweep(&mut self) {
+        self.registry.sweep(&self.maps);
+        let before = self.leaving.len();
+        self.leaving.retain(|force| Arc::strong_count(force) > 1);
+        if before > 0 && self.leaving.is_empty() {
+            self.follow();
+            let force = self.in_force.get();
+            if let Err(error) = self.maps.retire_policies(&force.ids()) {
+                log::error!("policies that are not in force stay: {error}");
+            }
+        }
+    }
+
+    fn follow(&self) {
+        let force = self.in_force.get();
+        for handle in self.maps.handles() {
+            let Some(record) = self.maps.container(handle) else { continue };
+            let wanted = match self.registry.origin(handle) {
+                Some(origin) => {
+                    let decision = origin.decide(&force.config);
+                    force.id(&decision.policy, decision.mode)
+                }
+                None if force.named(record.policy).is_some() => Some(record.policy),
+                None if handle & lockc_common::SELF_TEST != 0 => Some(record.policy),
+                // Of an earlier daemon, and its policy is not configured any more.
+                None => Some(force.default_id()),
+            };
+            let wanted = wanted.unwrap_or(force.default_id());
+            if wanted != record.policy {
+                calls::move_container(handle, u64::from(wanted));
+                let (policy, mode) = force.named(wanted).unwrap_or(("", Mode::Enforce));
+                log::info!(
+                    "container={} has policy={policy} mode={mode} now",
+                    self.registry.id(handle).unwrap_or_else(|| format!("{handle:x}"))
+                );
+            }
+        }
+    }
+}
+
+/// `RUST_LOG` wins: it is a filter of its own, and the level is left alone.
+pub fn set_log_level(level: LevelFilter) {
+    if std::env::var_os("RUST_LOG").is_none() {
+        log::set_max_level(level);
+    }
+}
+
+/// Wakes through `changed` when the files at `path` and beside it may have changed. Without, only SIGHUP
+/// does.
+pub(super) fn watch(path: &Path, changed: &Arc<EventFd>) -> Option<ConfigWatch> {
+    let directory = path.parent().unwrap_or(Path::new(""));
+    let paths = vec![path.to_owned(), directory.join(DROP_INS)];
+    let changed = Arc::clone(changed);
+    let wake = move || {
+        // Refuses only when its counter is full, and then it wakes as it is.
+        let _ = changed.write(1);
+    };
+    ConfigWatch::start(paths, wake)
+        .inspect_err(|error| {
+            log::error!("changes of {} are noticed on SIGHUP only: {error}", path.display());
+        })
+        .ok()
+}
+
+/// Waits until nothing more happens for a moment: a file that is being written, or several files, come
+/// in one go.
+pub(super) fn settle(changed: &EventFd) {
+    let end = Instant::now() + SETTLED_BY;
+    loop {
+        // What it counted does not matter; an error is that there was nothing.
+        let _ = changed.read();
+        let mut fds = [PollFd::new(changed.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, QUIET) {
+            Ok(count) if count > 0 && Instant::now() < end => {}
+            _ => return,
+        }
+    }
+}
