@@ -6,6 +6,7 @@ pub(crate) mod container;
 pub(crate) mod context;
 pub(crate) mod daemon;
 pub(crate) mod fixture;
+pub(crate) mod holdings;
 pub(crate) mod process;
 pub(crate) mod runner;
 pub(crate) mod terminal;

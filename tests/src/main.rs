@@ -67,7 +67,7 @@ impl Options {
             runtime: None,
             off: false,
             filter: String::new(),
-            amounts: Amounts { containers: 30, parallel, failures: 200 },
+            amounts: Amounts { containers: 30, parallel, failures: 200, reloads: 30 },
         };
         let mut args = args.iter();
         while let Some(arg) = args.next() {
@@ -77,8 +77,12 @@ impl Options {
                 "--runtime" => options.runtime = Some(value()?.clone()),
                 "--off" => options.off = true,
                 "--thorough" => {
-                    options.amounts =
-                        Amounts { containers: 200, failures: 5000, ..options.amounts };
+                    options.amounts = Amounts {
+                        containers: 200,
+                        failures: 5000,
+                        reloads: 1000,
+                        ..options.amounts
+                    };
                 }
                 "--containers" => options.amounts.containers = value()?.parse()?,
                 "--parallel" => options.amounts.parallel = value()?.parse()?,

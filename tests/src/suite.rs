@@ -1,5 +1,6 @@
 //! The tests, grouped by promise.
 
+mod admission;
 mod engines;
 mod escape;
 mod hooks;
@@ -9,6 +10,7 @@ mod instant;
 mod kernel;
 mod leaks;
 mod ordinary;
+mod reload;
 mod runtime;
 mod stdio;
 mod token;
@@ -16,7 +18,7 @@ mod token;
 use crate::harness::runner::Test;
 
 /// Groups of the small guest, in the order in which they run.
-const MICRO: [&[Test]; 11] = [
+const MICRO: [&[Test]; 13] = [
     ordinary::TESTS,
     stdio::TESTS,
     hooks::TESTS,
@@ -28,6 +30,8 @@ const MICRO: [&[Test]; 11] = [
     kernel::TESTS,
     runtime::TESTS,
     instant::TESTS,
+    admission::TESTS,
+    reload::TESTS,
 ];
 
 /// Tests for the full guest.

@@ -25,6 +25,23 @@ const RUNTIMES: [(&str, &[&str]); 3] = [
     ("crun", &["/usr/bin/crun"]),
 ];
 
+/// What admission looks at.
+const CONTROLS: [&str; 13] = [
+    "host_namespaces",
+    "privileged",
+    "capabilities",
+    "host_paths",
+    "runtime_sockets",
+    "devices",
+    "apparmor",
+    "selinux",
+    "proc_mount",
+    "seccomp",
+    "sysctls",
+    "privilege_escalation",
+    "run_as_non_root",
+];
+
 /// Whether lockc is on while a test runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -71,6 +88,8 @@ pub(crate) struct Amounts {
     pub(crate) parallel: usize,
     /// Starts of containers that fail.
     pub(crate) failures: usize,
+    /// Changes of the configuration in a row.
+    pub(crate) reloads: usize,
 }
 
 /// What a test is given.
@@ -205,6 +224,26 @@ impl Context {
 
     /// A configuration that knows the runtimes and the copies, and chooses by annotation.
     pub(crate) fn config(&self) -> String {
+        let rules = [Level::Restricted, Level::Privileged].map(|level| {
+            let name = level.name();
+            format!(
+                "[[rule]]\nname = \"{name}\"\npolicy = \"{name}\"\ntrust_claims = true\n\
+                 match.annotation.\"{LEVEL}\" = \"{name}\"\n"
+            )
+        });
+        // Or attackers would not start.
+        let admit = CONTROLS.map(|control| format!("{control} = \"off\"\n")).concat();
+        format!(
+            "[daemon]\nlog_level = \"info\"\nlog_format = \"text\"\n\
+             [default]\npolicy = \"baseline\"\n{}{}\
+             [policy.baseline.admission]\n{admit}[policy.restricted.admission]\n{admit}",
+            self.runtime_tables(),
+            rules.concat()
+        )
+    }
+
+    /// A configuration that knows the runtimes and the copies, and says nothing else.
+    pub(crate) fn runtime_tables(&self) -> String {
         let runtimes = ["runc", "crun"].map(|kind| {
             let installed = self.runtimes.iter().filter(|runtime| runtime.kind() == kind);
             let mut paths: Vec<PathBuf> = installed
@@ -218,16 +257,7 @@ impl Context {
             }
             format!("[[runtime]]\nname = \"{kind}\"\npaths = {paths:?}\n")
         });
-        let rules = [Level::Restricted, Level::Privileged].map(|level| {
-            let name = level.name();
-            format!("[[rule]]\nname = \"{name}\"\npolicy = \"{name}\"\nmatch.annotation.\"{LEVEL}\" = \"{name}\"\n")
-        });
-        format!(
-            "[daemon]\nlog_level = \"info\"\nlog_format = \"text\"\n\
-             [default]\npolicy = \"baseline\"\n{}{}",
-            runtimes.concat(),
-            rules.concat()
-        )
+        runtimes.concat()
     }
 
     /// A new container id.

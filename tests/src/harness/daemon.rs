@@ -11,7 +11,10 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::{sys::signal::Signal, unistd::Pid};
 
-use super::process::{self, Output, Running, wait_for};
+use super::{
+    holdings::Holdings,
+    process::{self, Output, Running, wait_for},
+};
 
 /// The installed binary.
 pub(crate) const LOCKC: &str = "/usr/bin/lockc";
@@ -23,6 +26,16 @@ const START_DEADLINE: Duration = Duration::from_mins(2);
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 /// Longest time from a denial to its line in the log.
 const LOG_DEADLINE: Duration = Duration::from_secs(15);
+
+/// Where the map of this name is pinned, below the directory of whatever version.
+pub(crate) fn pinned_map(name: &str) -> Result<PathBuf> {
+    fs::read_dir(PINS)
+        .with_context(|| format!("list {PINS}"))?
+        .flatten()
+        .map(|version| version.path().join("maps").join(name))
+        .find(|path| path.exists())
+        .with_context(|| format!("no map {name} below {PINS}"))
+}
 
 /// A running daemon. Dropping it kills the daemon and removes its enforcement.
 #[derive(Debug)]
@@ -42,6 +55,45 @@ impl Lockc {
         let mut lockc = Self { running: None, dir: dir.to_owned(), generation: 0 };
         lockc.restart()?;
         Ok(lockc)
+    }
+
+    /// Directory of its configuration.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Its configuration's main file.
+    pub(crate) fn config_path(&self) -> PathBuf {
+        self.dir.join("lockc.toml")
+    }
+
+    /// What it holds now.
+    pub(crate) fn holdings(&self) -> Result<Holdings> {
+        Holdings::of(self.pid()?)
+    }
+
+    /// Puts another configuration in place, and waits until it is in force.
+    pub(crate) fn reload(&self, config: &str) -> Result<()> {
+        self.expect_reload(|| {
+            let new = self.dir.join("lockc.new");
+            fs::write(&new, config)?;
+            Ok(fs::rename(new, self.config_path())?)
+        })
+    }
+
+    /// Waits until another configuration is in force after `change`.
+    pub(crate) fn expect_reload(&self, change: impl Fn() -> Result<()>) -> Result<()> {
+        let count = || -> Result<usize> {
+            Ok(self
+                .log()?
+                .lines()
+                .filter(|line| line.contains("configuration in force after"))
+                .count())
+        };
+        let before = count()?;
+        change()?;
+        wait_for("a new configuration", LOG_DEADLINE, || Ok((count()? > before).then_some(())))
+            .with_context(|| format!("log:\n{}", tail(&self.log().unwrap_or_default(), 10)))
     }
 
     /// Starts the daemon again with the same configuration.

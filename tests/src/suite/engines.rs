@@ -24,6 +24,7 @@ pub(crate) const TESTS: &[Test] = &[
     test("rootless-podman-run", |context| run(context, Engine::Rootless)),
     test("rootless-podman-exec", |context| exec(context, Engine::Rootless)),
     test("rootless-podman-claims", rootless_claims),
+    Test { daemon: Daemon::Own, ..test("facts", facts) },
 ];
 
 const fn test(name: &'static str, run: fn(&Context) -> Result<()>) -> Test {
@@ -254,4 +255,56 @@ fn rootless_claims(context: &Context) -> Result<()> {
     let name = format!("lt-{tag}");
     let output = engine.start(context, &name, false, &[&annotation], &probe(&items))?;
     judge(context, &tag, context.phase() != Phase::Off, &output)
+}
+
+/// Rules go by what engines say, as far as that is to be trusted, and ordinary containers are admitted
+/// without a word.
+fn facts(context: &Context) -> Result<()> {
+    let runtimes = context.runtime_tables();
+    let rule =
+        |keys: &str| format!("{runtimes}[[rule]]\nname = \"r\"\npolicy = \"privileged\"\n{keys}\n");
+    let lockc = context.start_lockc(&runtimes)?;
+    let reads = |engine: Engine, options: &[&str]| -> Result<(bool, String)> {
+        engine.load(context)?;
+        let name = format!("lt-{}", tag(context));
+        let before = lockc.log()?.lines().count();
+        let args = ["/bin/probe", "read", &format!("{SERVICE_ACCOUNT}/token")];
+        let output = engine.start(context, &name, false, options, &args)?;
+        let (read, refused) =
+            (output.stdout.contains(TOKEN), output.stdout.starts_with("read EPERM open"));
+        ensure!(read != refused, "{engine:?}: neither read nor refused: {output}");
+        let log = lockc.log()?;
+        let line = log.lines().skip(before).find(|line| line.contains("registered container="));
+        Ok((read, line.with_context(|| format!("{engine:?}: not registered"))?.to_owned()))
+    };
+    for engine in [Engine::Docker, Engine::Podman, Engine::Rootless] {
+        let (read, line) = reads(engine, &[])?;
+        ensure!(!read && line.contains("policy=baseline"), "{engine:?}: {line}");
+        ensure!(!line.contains("in spite of"), "{engine:?}: {line}");
+    }
+    let (_, line) = reads(Engine::Docker, &["--pid=host"])?;
+    ensure!(line.contains("in spite of host_namespaces: "), "{line}");
+
+    // Which engine it is, is known by the place of the bundle.
+    lockc.reload(&rule("match.engine = \"docker\""))?;
+    ensure!(reads(Engine::Docker, &[])?.0, "a rule for Docker does not match");
+    ensure!(!reads(Engine::Podman, &[])?.0, "a rule for Docker matches podman");
+    ensure!(!reads(Engine::Rootless, &[])?.0, "a rule for Docker matches rootless podman");
+
+    // Labels, names and images are what the engine's user says they are.
+    let label = "--label=tier=infra";
+    let claims =
+        "match.engine = \"docker\"\nmatch.label.tier = \"infra\"\nmatch.image = \"*busybox*\"";
+    lockc.reload(&rule(claims))?;
+    let (read, line) = reads(Engine::Docker, &[label])?;
+    ensure!(!read && line.contains("rule `r` does not count"), "a label loosens: {line}");
+    lockc.reload(&rule(&format!("trust_claims = true\n{claims}")))?;
+    ensure!(reads(Engine::Docker, &[label])?.0, "a claim that is trusted does not match");
+    ensure!(!reads(Engine::Docker, &["--label=tier=other"])?.0, "another label matches");
+
+    // A container may ask for less.
+    lockc.reload(&rule("match.engine = \"docker\""))?;
+    let (read, line) = reads(Engine::Docker, &["--label=org.lockc.policy=baseline"])?;
+    ensure!(!read && line.contains("policy=baseline"), "a label does not tighten: {line}");
+    Ok(())
 }

@@ -19,7 +19,7 @@ use crate::{
     harness::{
         Bundle, Container, Context, Level, Lockc, Phase,
         container::DEADLINE,
-        daemon::{LOCKC, PINS},
+        daemon::{LOCKC, pinned_map},
         fixture::{SERVICE_ACCOUNT, TOKEN},
         process::{self, Running, wait_for},
         runner::{Daemon, Test, With},
@@ -140,7 +140,7 @@ fn no_descriptors(context: &Context) -> Result<()> {
 
 /// A container that there is no room for in the kernel side does not start.
 fn map_full(context: &Context) -> Result<()> {
-    let full = bpf::Full::fill(&Path::new(PINS).join("v1/maps/CONTAINERS"), 1 << 60)?;
+    let full = bpf::Full::fill(&pinned_map("CONTAINERS")?, 1 << 60)?;
     ensure_no_start(context)?;
     drop(full);
     context.with_lockc(|lockc| {

@@ -1,9 +1,7 @@
 //! Containers come and go by the thousand, and leave nothing.
 
 use std::{
-    collections::BTreeMap,
     fs,
-    path::Path,
     process::Command,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
@@ -16,7 +14,8 @@ use crate::{
     harness::{
         Container, Context, Lockc, Runtime,
         container::DEADLINE,
-        daemon::{PINS, tail},
+        daemon::tail,
+        holdings::Holdings,
         process,
         runner::{Daemon, Test, With},
     },
@@ -35,54 +34,6 @@ pub(crate) const TESTS: &[Test] = &[Test {
 const ALLOWANCE: u64 = 2048;
 /// Longest time until everything is tidied up.
 const TIDY: Duration = Duration::from_mins(1);
-
-/// What could leak.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Holdings {
-    descriptors: usize,
-    threads: usize,
-    /// Entries by map.
-    maps: BTreeMap<String, usize>,
-}
-
-impl Holdings {
-    fn of(lockc: &Lockc) -> Result<Self> {
-        let pid = lockc.pid()?;
-        let count = |name: &str| -> Result<usize> {
-            let path = format!("/proc/{pid}/{name}");
-            Ok(fs::read_dir(&path).with_context(|| path.clone())?.count())
-        };
-        let mut maps = BTreeMap::new();
-        count_maps(PINS.as_ref(), &mut maps)?;
-        Ok(Self { descriptors: count("fd")?, threads: count("task")?, maps })
-    }
-
-    /// The record of the safe default is the only one, and nothing waits.
-    fn is_idle(&self) -> bool {
-        let wanted = [("CONTAINERS", 1), ("CONTAINER_NAMES", 0), ("PENDING", 0)];
-        wanted.iter().all(|(name, entries)| {
-            self.maps
-                .iter()
-                .any(|(map, count)| map.ends_with(&format!("/{name}")) && count == entries)
-        })
-    }
-}
-
-/// Counts the entries of every hash map pinned below a directory.
-fn count_maps(directory: &Path, maps: &mut BTreeMap<String, usize>) -> Result<()> {
-    for entry in fs::read_dir(directory).with_context(|| directory.display().to_string())? {
-        let path = entry?.path();
-        if path.is_dir() {
-            count_maps(&path, maps)?;
-        } else if path.parent().is_some_and(|parent| parent.ends_with("maps"))
-            && let Some(count) =
-                bpf::count_entries(&path).with_context(|| path.display().to_string())?
-        {
-            maps.insert(path.display().to_string(), count);
-        }
-    }
-    Ok(())
-}
 
 /// Resident memory in KiB.
 fn resident(pid: Pid) -> Result<u64> {
@@ -170,9 +121,9 @@ fn failing_starts(context: &Context) -> Result<()> {
 
 /// What the daemon holds once that is `wanted`, or no container is left.
 fn settled(lockc: &Lockc, wanted: Option<&Holdings>) -> Result<Holdings> {
-    let mut last = Holdings::of(lockc)?;
+    let mut last = lockc.holdings()?;
     let found = process::wait_for("everything as before", TIDY, || {
-        let now = Holdings::of(lockc)?;
+        let now = lockc.holdings()?;
         let settled = wanted.map_or_else(|| now.is_idle(), |wanted| now == *wanted);
         last = now;
         Ok(settled.then(|| last.clone()))
