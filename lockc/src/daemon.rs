@@ -194,6 +194,8 @@ fn enforce(
     );
     runtimes.scan(Some(&maps));
     self_test::run(kernel, &maps, directory)?;
+    // Of an earlier daemon, and nobody's any more.
+    maps.retire_policies(&in_force.get().ids())?;
     let reporter = Reporter::new(events, Arc::clone(&maps), Arc::clone(&registry));
     Ok(Parts { maps, in_force, keeper, reporter, registry })
 }

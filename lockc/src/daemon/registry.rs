@@ -31,11 +31,41 @@ pub(super) struct Registry {
     reported_suppressed: AtomicU64,
 }
 
+/// Most bytes of facts that are kept of one container, and of all. Who starts containers writes them;
+/// lockc must not run out of memory by that.
+const MAX_ORIGIN: usize = 64 << 10;
+const MAX_ORIGINS: usize = 4 << 20;
+
 #[derive(Debug, Default)]
 struct Known {
     handles: HashMap<ContainerKey, u64>,
     keys: HashMap<u64, ContainerKey>,
     origins: HashMap<u64, Arc<Origin>>,
+    /// Bytes of all origins.
+    origins_size: usize,
+}
+
+impl Known {
+    /// Keeps an origin if there is room.
+    fn keep(&mut self, handle: u64, origin: Origin) {
+        let size = origin.size();
+        if size > MAX_ORIGIN || self.origins_size + size > MAX_ORIGINS {
+            log::warn!(
+                "the facts of a container are too long to be kept: its policy stays when rules change"
+            );
+            return;
+        }
+        self.origins_size += size;
+        if let Some(old) = self.origins.insert(handle, Arc::new(origin)) {
+            self.origins_size -= old.size();
+        }
+    }
+
+    fn drop_origin(&mut self, handle: u64) {
+        if let Some(old) = self.origins.remove(&handle) {
+            self.origins_size -= old.size();
+        }
+    }
 }
 
 /// What the decision about a container depended on, for when the rules change.
@@ -47,6 +77,11 @@ pub(super) struct Origin {
 }
 
 impl Origin {
+    /// Bytes that it takes, roughly.
+    fn size(&self) -> usize {
+        size_of::<Self>() + self.runtime.len() + self.identity.size()
+    }
+
     /// Decides again.
     pub(super) fn decide(&self, config: &Config) -> Decision {
         let Self { owner, runtime, identity } = self;
@@ -99,7 +134,9 @@ impl Registry {
     /// record until its last task is gone.
     pub(super) fn insert(&self, key: ContainerKey, handle: u64, origin: Option<Origin>) {
         let mut known = self.known();
-        known.origins.extend(origin.map(|origin| (handle, Arc::new(origin))));
+        if let Some(origin) = origin {
+            known.keep(handle, origin);
+        }
         known.keys.insert(handle, key.clone());
         known.handles.insert(key, handle);
     }
@@ -122,7 +159,7 @@ impl Registry {
     /// Forgets a container whose record is gone.
     pub(super) fn forget(&self, handle: u64) {
         let mut known = self.known();
-        known.origins.remove(&handle);
+        known.drop_origin(handle);
         if let Some(key) = known.keys.remove(&handle)
             && known.handles.get(&key) == Some(&handle)
         {
@@ -168,4 +205,47 @@ impl Registry {
 
 fn start_ticks(tid: u32) -> Option<u64> {
     caller::start_ticks(&fs::read(format!("/proc/{tid}/stat")).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::runtime::engine::{Engine, Fact};
+
+    fn origin(len: usize) -> Origin {
+        let fact = Fact { value: "x".repeat(len), source: String::new(), trusted: false };
+        let identity = Identity {
+            engine: Fact { value: Engine::None, source: String::new(), trusted: false },
+            namespace: None,
+            pod: None,
+            container: None,
+            image: None,
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::from([("key".to_owned(), fact)]),
+            notes: Vec::new(),
+        };
+        Origin { owner: Uid::from_raw(1000), runtime: "runc".into(), identity }
+    }
+
+    #[test]
+    fn facts_of_containers_do_not_fill_the_memory() {
+        let mut known = Known::default();
+        known.keep(0, origin(MAX_ORIGIN));
+        assert!(known.origins.is_empty());
+        for handle in 1..1000 {
+            known.keep(handle, origin(MAX_ORIGIN / 2));
+        }
+        let kept = known.origins.len();
+        assert!((100..=MAX_ORIGINS / (MAX_ORIGIN / 2)).contains(&kept), "{kept}");
+        assert!(known.origins_size <= MAX_ORIGINS);
+        for handle in 0..1000 {
+            known.drop_origin(handle);
+        }
+        assert_eq!(known.origins_size, 0);
+        known.keep(7, origin(10));
+        known.keep(7, origin(20));
+        assert_eq!(known.origins_size, origin(20).size());
+    }
 }

@@ -129,6 +129,18 @@ impl Identity {
         }
     }
 
+    /// Bytes that it takes, roughly.
+    pub fn size(&self) -> usize {
+        let Self { engine, namespace, pod, container, image, labels, annotations, notes } = self;
+        let fact =
+            |fact: &Fact<String>| size_of::<Fact<String>>() + fact.value.len() + fact.source.len();
+        let names = [namespace, pod, container, image].into_iter().flatten().map(fact);
+        let maps = labels.iter().chain(annotations).map(|(key, value)| key.len() + fact(value));
+        engine.source.len()
+            + names.chain(maps).sum::<usize>()
+            + notes.iter().map(String::len).sum::<usize>()
+    }
+
     /// The annotation as a fact, unless it is absent or empty.
     fn annotation(&self, key: &str) -> Option<Fact<String>> {
         self.annotations.get(key).filter(|fact| !fact.value.is_empty()).cloned()
