@@ -39,8 +39,8 @@ pub struct Decision {
     /// The container must not start: it asks for a policy that it cannot get. The reason, for
     /// people.
     pub refused: Option<String>,
-    /// Rules that come earlier and did not decide, in order.
-    pub passed: Vec<Passed>,
+    /// Number of rules that come earlier and did not decide; [`passed_over`] says why.
+    pub passed: usize,
 }
 
 /// A rule that did not decide.
@@ -73,7 +73,7 @@ impl Decision {
             rule: None,
             why: why.into(),
             refused: None,
-            passed: Vec::new(),
+            passed: 0,
         }
     }
 }
@@ -86,26 +86,20 @@ impl Decision {
 /// writes such a fact may make the policy stricter, never looser. The same holds for [`LABEL`],
 /// whoever wrote it. A rule with `trust_claims` counts all the same if root executes the runtime.
 pub fn decide(subject: Subject<'_>, config: &Config) -> Decision {
-    let mut passed = Vec::new();
     let mut untrusted: Vec<(usize, &Rule, String)> = Vec::new();
-    let mut decisive = None;
-    for rule in &config.rules {
-        match rule.matches.compare(&subject) {
-            Err(miss) => {
-                passed.push(Passed { rule: rule.name.clone(), reason: Reason::Miss(miss) });
+    let mut winner = (config.rules.len(), None);
+    for (at, rule) in config.rules.iter().enumerate() {
+        match rule.matches.matches(&subject) {
+            None => {}
+            Some(Some(key)) if !(rule.trust_claims && subject.owner.is_root()) => {
+                untrusted.push((at, rule, key));
             }
-            Ok(Some(key)) if !(rule.trust_claims && subject.owner.is_root()) => {
-                let reason = Reason::Untrusted { key: key.clone() };
-                untrusted.push((passed.len(), rule, key));
-                passed.push(Passed { rule: rule.name.clone(), reason });
-            }
-            Ok(_) => {
-                decisive = Some(rule);
+            Some(_) => {
+                winner = (at, Some(rule));
                 break;
             }
         }
     }
-    let mut winner = (passed.len(), decisive);
     let mut ignored = None;
     for (at, rule, key) in untrusted.into_iter().rev() {
         if is_looser(config, Some(rule), winner.1) {
@@ -115,7 +109,7 @@ pub fn decide(subject: Subject<'_>, config: &Config) -> Decision {
             ignored = None;
         }
     }
-    passed.truncate(winner.0);
+    let passed = winner.0;
     let mut decision = match winner.1 {
         Some(rule) => Decision {
             policy: rule.policy.clone(),
@@ -140,6 +134,17 @@ pub fn decide(subject: Subject<'_>, config: &Config) -> Decision {
     }
     ask(subject.identity, config, &mut decision);
     decision
+}
+
+/// Why the first `count` rules did not decide about a container: not needed to decide, and as long as
+/// the configuration.
+pub fn passed_over(subject: Subject<'_>, config: &Config, count: usize) -> Vec<Passed> {
+    let reason = |rule: &Rule| match rule.matches.compare(&subject) {
+        Err(miss) => Some(Reason::Miss(miss)),
+        Ok(key) => key.map(|key| Reason::Untrusted { key }),
+    };
+    let passed = |rule: &Rule| Some(Passed { rule: rule.name.clone(), reason: reason(rule)? });
+    config.rules.iter().take(count).filter_map(passed).collect()
 }
 
 /// Whether the policy of one rule is looser than that of another; `None` is the default.

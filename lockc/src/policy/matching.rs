@@ -25,18 +25,50 @@ const SHOWN: usize = 128;
 #[derive(Clone)]
 pub struct Pattern {
     glob: GlobMatcher,
+    /// What every match begins with.
+    start: String,
+    /// What matches besides.
+    rest: Rest,
 }
+
+/// What may follow the start of a value that matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    Nothing,
+    Anything,
+    /// That is up to the glob.
+    Glob,
+}
+
+/// What has a meaning of its own in a glob.
+const SPECIAL: [char; 7] = ['*', '?', '[', ']', '{', '}', '\\'];
 
 impl Pattern {
     /// Compiles a glob.
     pub fn new(glob: &str) -> Result<Self, globset::Error> {
+        let start = glob.split(SPECIAL).next().unwrap_or_default().to_owned();
+        let rest = match &glob[start.len()..] {
+            "" => Rest::Nothing,
+            stars if stars.bytes().all(|byte| byte == b'*') => Rest::Anything,
+            _ => Rest::Glob,
+        };
         let glob = GlobBuilder::new(glob).literal_separator(false).build()?;
-        Ok(Self { glob: glob.compile_matcher() })
+        Ok(Self { glob: glob.compile_matcher(), start, rest })
     }
 
     /// Whether `value` as a whole matches.
     pub fn is_match(&self, value: &str) -> bool {
-        self.is_any() || (value.len() <= MAX_VALUE && self.glob.is_match(value))
+        if self.is_any() {
+            return true;
+        }
+        // The glob alone would do; it takes ten times as long.
+        let Some(rest) = value.strip_prefix(&*self.start) else { return false };
+        value.len() <= MAX_VALUE
+            && match self.rest {
+                Rest::Nothing => rest.is_empty(),
+                Rest::Anything => true,
+                Rest::Glob => self.glob.is_match(value),
+            }
     }
 
     /// The glob as typed.
@@ -46,12 +78,12 @@ impl Pattern {
 
     /// Whether every value matches.
     pub fn is_any(&self) -> bool {
-        !self.as_str().is_empty() && self.as_str().bytes().all(|byte| byte == b'*')
+        self.start.is_empty() && self.rest == Rest::Anything
     }
 
     /// Whether it stands for one value only.
     pub fn is_literal(&self) -> bool {
-        !self.as_str().contains(['*', '?', '[', ']', '{', '}', '\\'])
+        self.rest == Rest::Nothing
     }
 
     /// Whether all that matches `other` is known to match this too. In doubt it is not.
@@ -150,6 +182,21 @@ impl Match {
     /// Whether it asks for nothing.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Whether a container matches; if so, the first key that only a fact which is not trusted makes
+    /// match. [`Self::compare`] without the reason: most rules do not match.
+    pub fn matches(&self, subject: &Subject<'_>) -> Option<Option<String>> {
+        let mut untrusted = None;
+        for seen in self.seen(subject) {
+            if !seen.holds {
+                return None;
+            }
+            if !seen.trusted {
+                untrusted.get_or_insert(seen.key);
+            }
+        }
+        Some(untrusted.map(Cow::into_owned))
     }
 
     /// Compares with a container. If it matches, gives the first key that only a fact which is not
@@ -283,6 +330,15 @@ mod tests {
         assert!(pattern("a*").is_match(&long[1..]));
         assert!(!pattern("a*").is_match(&long));
         assert!(pattern("*").is_match(&long));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn short_cuts_match_what_the_glob_matches(glob in "[ab*?\\[\\]{},]{0,6}", value in "[ab/,]{0,6}") {
+            if let Ok(pattern) = Pattern::new(&glob) {
+                proptest::prop_assert_eq!(pattern.is_match(&value), pattern.glob.is_match(&value));
+            }
+        }
     }
 
     #[test]

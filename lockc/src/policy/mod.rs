@@ -13,7 +13,7 @@ mod resolved;
 mod show;
 
 pub use self::{
-    decide::{Decision, LABEL, Passed, Reason, Subject, decide},
+    decide::{Decision, LABEL, Passed, Reason, Subject, decide, passed_over},
     matching::{MAX_VALUE, Match, Miss, Owner, Pattern},
     network::{Endpoint, EndpointError, Network, NetworkMode},
     path::{PathError, PathRule},

@@ -39,6 +39,12 @@ fn decided(config: &Config, uid: u32, identity: &Identity) -> Decision {
     decide(Subject { owner: Uid::from_raw(uid), runtime: "runc", identity }, config)
 }
 
+/// The rules that did not decide.
+fn passed(config: &Config, uid: u32, identity: &Identity) -> Vec<Passed> {
+    let subject = Subject { owner: Uid::from_raw(uid), runtime: "runc", identity };
+    passed_over(subject, config, decide(subject, config).passed)
+}
+
 /// As an engine of root writes them.
 fn policy(config: &Config, uid: u32, annotations: &[(&str, &str)]) -> String {
     let identity = Identity { annotations: map(annotations, true), ..identity(&[]) };
@@ -104,8 +110,12 @@ fn reasons_and_modes() {
             rule: Some("kiosks".into()),
             why: "rule `kiosks` matches".into(),
             refused: None,
-            passed: vec![Passed { rule: "agents".into(), reason: Reason::Miss(miss) }],
+            passed: 1,
         }
+    );
+    assert_eq!(
+        passed(&config, 0, &identity),
+        [Passed { rule: "agents".into(), reason: Reason::Miss(miss) }]
     );
     // The rule's mode wins over the policy's, and that over the default's.
     for (policy, rule, expected) in [
@@ -148,15 +158,15 @@ fn every_key() {
             let config = config(&format!(
                 "[[rule]]\nname = \"r\"\npolicy = \"restricted\"\nmatch.{key} = \"{glob}\"\n"
             ));
-            decided(&config, 0, &identity)
+            (decided(&config, 0, &identity), passed(&config, 0, &identity))
         };
         if !matching.is_empty() {
-            assert_eq!(decide(matching).policy, "restricted", "{key}");
+            assert_eq!(decide(matching).0.policy, "restricted", "{key}");
         }
-        let decision = decide(missing);
+        let (decision, passed) = decide(missing);
         assert_eq!(decision.policy, "baseline", "{key}");
         let miss = Miss { key: key.into(), seen: seen.map(str::to_owned) };
-        assert_eq!(decision.passed, [Passed { rule: "r".into(), reason: Reason::Miss(miss) }]);
+        assert_eq!(passed, [Passed { rule: "r".into(), reason: Reason::Miss(miss) }]);
     }
 }
 
@@ -196,7 +206,8 @@ fn an_untrusted_rule_does_not_hide_a_stricter_one() {
         match.engine = "docker"
         "#,
     );
-    let decision = decided(&config, 0, &identity(&[("x", "y")]));
+    let claims = identity(&[("x", "y")]);
+    let decision = decided(&config, 0, &claims);
     assert_eq!(
         (decision.policy.as_str(), decision.rule.as_deref()),
         ("restricted", Some("docker"))
@@ -207,7 +218,7 @@ fn an_untrusted_rule_does_not_hide_a_stricter_one() {
          not trusted to loosen the policy"
     );
     let reason = Reason::Untrusted { key: "label.x".into() };
-    assert_eq!(decision.passed, [Passed { rule: "by label".into(), reason }]);
+    assert_eq!(passed(&config, 0, &claims), [Passed { rule: "by label".into(), reason }]);
 }
 
 #[test]
@@ -249,8 +260,8 @@ fn a_label_asks_for_a_policy() {
 #[test]
 fn values_are_cut() {
     let config = config("[[rule]]\nname = \"r\"\npolicy = \"restricted\"\nmatch.label.x = \"y\"\n");
-    let decision = decided(&config, 0, &identity(&[("x", &"z".repeat(1 << 20))]));
-    let Reason::Miss(miss) = &decision.passed[0].reason else { panic!() };
+    let passed = passed(&config, 0, &identity(&[("x", &"z".repeat(1 << 20))]));
+    let Reason::Miss(miss) = &passed[0].reason else { panic!() };
     assert_eq!(miss.seen.as_ref().map(String::len), Some(128));
 }
 
