@@ -31,7 +31,10 @@ pub use self::{
     problem::{Place, Problem, Report, Severity},
     rules::MAX_RULES,
 };
-use crate::policy::{Level, Match, Mode, Policy};
+use crate::policy::{
+    Level, Match, Mode, Policy,
+    admission::{Control, Handling},
+};
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,6 +146,18 @@ impl Config {
     /// policy's, and that over the default's.
     pub fn mode(&self, policy: &str, rule: Option<Mode>) -> Mode {
         rule.or_else(|| self.policy(policy)?.mode).unwrap_or(self.default.mode)
+    }
+
+    /// Whether a container starts about which something could not be found out. It gets the default
+    /// policy, so not where that refuses containers for what they ask for: what this one asks for is not
+    /// known, or a bundle that lockc cannot understand would be the way around admission.
+    pub fn starts_unseen(&self) -> bool {
+        let refuses = |policy: &Policy| {
+            let admission = policy.admission(self.default_mode());
+            Control::ALL.iter().any(|control| admission.handling(*control) == Handling::Enforce)
+        };
+        self.daemon.on_error == OnError::Default
+            && !self.policy(&self.default.policy).is_none_or(refuses)
     }
 
     /// The mode of the default policy.

@@ -17,7 +17,6 @@ use super::{
 };
 use crate::{
     bpf::{calls, labels::Labels, maps::Maps},
-    config::OnError,
     policy::{Decision as PolicyDecision, admission::Finding},
     runtime::{
         self,
@@ -237,7 +236,7 @@ impl Decide for Keeper {
             Err(error) => {
                 // Killed meanwhile, as a rule; otherwise the kernel side knows the file.
                 return Decision {
-                    allow: force.config.daemon.on_error == OnError::Default,
+                    allow: force.config.starts_unseen(),
                     message: Some((LogLevel::Warn, format!("{}: {error}", path.display()))),
                 };
             }
@@ -263,7 +262,7 @@ impl Decide for Keeper {
 
     fn decide_late(&self, tid: Pid) -> Decision {
         let force = self.in_force.get();
-        let allow = force.config.daemon.on_error == OnError::Default;
+        let allow = force.config.starts_unseen();
         let outcome = if allow { "it gets the default policy" } else { "denied" };
         Decision {
             allow,

@@ -20,7 +20,7 @@ use super::{
     engine::{Engine, Identity},
 };
 use crate::{
-    config::{Config, OnError},
+    config::Config,
     policy::{
         Decision, Policy, Subject,
         admission::{self, Finding, Handling},
@@ -248,9 +248,10 @@ pub fn failed(error: &dyn Error, config: &Config) -> Action {
         why.push_str(&error.to_string());
         source = error.source();
     }
-    match config.daemon.on_error {
-        OnError::Default => Action::Unattributed { why: Some(why) },
-        OnError::Deny => Action::Deny { why },
+    if config.starts_unseen() {
+        Action::Unattributed { why: Some(why) }
+    } else {
+        Action::Deny { why }
     }
 }
 
@@ -258,6 +259,7 @@ pub fn failed(error: &dyn Error, config: &Config) -> Action {
 mod tests {
     use super::*;
     use crate::{
+        config::OnError,
         policy::{LABEL, Level, Mode},
         runtime::{
             bundle::Hook,
@@ -374,6 +376,17 @@ mod tests {
         assert_eq!(new.failed(&CmdlineError::Empty, &config), action);
         config.daemon.on_error = OnError::Deny;
         assert_eq!(failed(&CmdlineError::Empty, &config), Action::Deny { why });
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_no_way_around_admission() {
+        let mut config = Config::default();
+        config.default.policy = Level::Restricted.name().into();
+        let action = failed(&CmdlineError::Empty, &config);
+        assert_eq!(action, Action::Deny { why: "the argument list is empty".into() });
+        // Where findings are only reported, there is nothing to get around.
+        config.default.mode = Mode::Audit;
+        assert!(matches!(failed(&CmdlineError::Empty, &config), Action::Unattributed { .. }));
     }
 
     #[test]
