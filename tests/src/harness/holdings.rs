@@ -28,6 +28,13 @@ impl Holdings {
         Ok(Self { descriptors: count("fd")?, threads: count("task")?, maps })
     }
 
+    /// Whether nothing is more than it was `before`; what was dropped meanwhile is no leak.
+    pub(crate) fn is_within(&self, before: &Self) -> bool {
+        self.descriptors <= before.descriptors
+            && self.threads <= before.threads
+            && self.maps.iter().all(|(map, count)| Some(count) <= before.maps.get(map))
+    }
+
     /// The record of the safe default is the only one, and nothing waits.
     pub(crate) fn is_idle(&self) -> bool {
         let wanted = [("CONTAINERS", 1), ("CONTAINER_NAMES", 0), ("PENDING", 0)];
