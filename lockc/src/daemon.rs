@@ -195,7 +195,10 @@ fn enforce(
     runtimes.scan(Some(&maps));
     self_test::run(kernel, &maps, directory)?;
     // Of an earlier daemon, and nobody's any more.
-    maps.retire_policies(&in_force.get().ids())?;
+    if let Err(error) = maps.retire_policies(&in_force.get().ids()) {
+        // They take room, and nothing else.
+        log::error!("policies of an earlier daemon stay: {error}");
+    }
     let reporter = Reporter::new(events, Arc::clone(&maps), Arc::clone(&registry));
     Ok(Parts { maps, in_force, keeper, reporter, registry })
 }

@@ -29,14 +29,16 @@ impl Force {
         let (keys, compiled): (Vec<_>, Vec<_>) = in_use(&config)
             .map(|(policy, mode)| ((policy.name.clone(), mode), compile(policy, mode)))
             .unzip();
-        let ids: HashMap<_, _> = keys.into_iter().zip(maps.install(&compiled)?).collect();
-        let default = (config.default.policy.clone(), config.default_mode());
-        let default = *ids.get(&default).ok_or_else(|| LoadError::Map {
+        // Before anything changes: what is in force must stay whole if this one cannot be had.
+        let wanted = (config.default.policy.clone(), config.default_mode());
+        let at = keys.iter().position(|key| *key == wanted).ok_or_else(|| LoadError::Map {
             name: "POLICIES",
             reason: format!("the default policy `{}` cannot be enforced", config.default.policy),
         })?;
+        let ids = maps.install(&compiled)?;
+        let default = ids[at];
         maps.set_default(default)?;
-        Ok(Self { config, ids, default })
+        Ok(Self { config, ids: keys.into_iter().zip(ids).collect(), default })
     }
 
     /// Id of a policy.

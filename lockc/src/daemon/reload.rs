@@ -20,7 +20,7 @@ use super::{
     status::Status,
 };
 use crate::{
-    bpf::{calls, maps::Maps},
+    bpf::{LoadError, calls, maps::Maps},
     config::{Checked, Config, DROP_INS},
     policy::Mode,
     watch::{config::ConfigWatch, gate::Gate, runtimes::Runtimes},
@@ -64,7 +64,7 @@ impl Reloader {
             self.status.up_to_date();
             return;
         }
-        if let Err(error) = self.apply(config, &current.config) {
+        if let Err(error) = self.apply(config, &current) {
             return self.keep(&error.to_string());
         }
         self.leaving.push(current);
@@ -95,13 +95,12 @@ impl Reloader {
         }
     }
 
-    fn apply(&self, config: Config, current: &Config) -> Result<(), crate::bpf::LoadError> {
+    fn apply(&self, config: Config, current: &Force) -> Result<(), LoadError> {
         let runtimes = config.runtimes.clone();
         let force = Force::install(config, &self.maps)?;
         // The default may be another policy; whoever has the old one as the default follows.
-        let old = self.in_force.get();
-        let (before, after) = (old.default_id(), force.default_id());
-        if force.config.daemon.log_format != current.daemon.log_format {
+        let (before, after) = (current.default_id(), force.default_id());
+        if force.config.daemon.log_format != current.config.daemon.log_format {
             log::warn!("daemon.log_format changes when lockc is restarted");
         }
         set_log_level(force.config.daemon.log_level);
@@ -115,7 +114,7 @@ impl Reloader {
                 }
             }
         }
-        if runtimes != current.runtimes {
+        if runtimes != current.config.runtimes {
             self.runtimes.configure(runtimes, &self.maps);
         }
         Ok(())

@@ -35,6 +35,9 @@ const fn test(name: &'static str, run: fn(&Context) -> Result<()>) -> Test {
 const OPEN: &str =
     "[policy.baseline]\npaths.allow = [\"/run/secrets/kubernetes.io/serviceaccount\"]\n";
 
+/// Where user names of `match.owner` are looked up.
+const PASSWD: &str = "/etc/passwd";
+
 fn sleeping(context: &Context) -> Result<Container> {
     let id = context.id("reload");
     let bundle = context.token_bundle(&id, &["/bin/sleep", "1000"]);
@@ -128,9 +131,17 @@ fn every_way(context: &Context) -> Result<()> {
     }
     let (code, said) = status()?;
     ensure!(code == Some(0) && said.contains("is in force"), "status: {code:?}: {said}");
-    // Nothing has changed, so there is nothing to say; but it is read.
-    kill(lockc.pid()?, Signal::SIGHUP)?;
-    ensure!(!reads(&container)?, "after SIGHUP");
+
+    // What no file of the configuration says is read again on SIGHUP alone.
+    let rule = "[[rule]]\nname = \"late\"\npolicy = \"privileged\"\nmatch.owner = \"late\"\n";
+    lockc.reload(&format!("{closed}{rule}"))?;
+    ensure!(!reads(&container)?, "a rule for a user who is not there");
+    let passwd = fs::read_to_string(PASSWD)?;
+    fs::write(PASSWD, format!("{passwd}late:x:0:0::/:/bin/sh\n"))?;
+    let reloaded = lockc.expect_reload(|| Ok(kill(lockc.pid()?, Signal::SIGHUP)?));
+    fs::write(PASSWD, passwd)?;
+    reloaded.context("SIGHUP")?;
+    ensure!(reads(&container)?, "after SIGHUP");
     Ok(())
 }
 
