@@ -199,14 +199,19 @@ fn new_runtime(context: &Context) -> Result<()> {
     fs::create_dir_all(&directory)?;
     let binary = directory.join("engine");
     fs::copy(&context.runtime().binary, &binary)?;
+    let runtime = crate::harness::Runtime { binary: binary.clone(), ..context.runtime().clone() };
+    let first_act = || -> Result<String> {
+        let id = context.id("new-runtime");
+        let token = format!("{SERVICE_ACCOUNT}/token");
+        let bundle = context.token_bundle(&id, &["/bin/probe", "read", &token]);
+        Ok(Container::new(&runtime, &id, &bundle)?.run()?.stdout)
+    };
+    let said = first_act()?;
+    ensure!(said.contains(TOKEN), "a runtime that nobody named: {said}");
     let more = format!("paths = [\"{}\", ", binary.display());
     lockc.reload(&closed.replacen("paths = [", &more, 1))?;
-    let id = context.id("new-runtime");
-    let bundle =
-        context.token_bundle(&id, &["/bin/probe", "read", &format!("{SERVICE_ACCOUNT}/token")]);
-    let runtime = crate::harness::Runtime { binary, ..context.runtime().clone() };
-    let output = Container::new(&runtime, &id, &bundle)?.run()?;
-    ensure!(output.stdout.starts_with("read EPERM open"), "the new runtime: {output}");
+    let said = first_act()?;
+    ensure!(said.starts_with("read EPERM open"), "the new runtime: {said}");
     Ok(())
 }
 
