@@ -27,6 +27,8 @@ pub struct Pattern {
     glob: GlobMatcher,
     /// What every match begins with.
     start: String,
+    /// What every match has in it after that, in this order.
+    parts: Vec<String>,
     /// What matches besides.
     rest: Rest,
 }
@@ -52,8 +54,15 @@ impl Pattern {
             stars if stars.bytes().all(|byte| byte == b'*') => Rest::Anything,
             _ => Rest::Glob,
         };
+        // What is in brackets may be left out by a match, and what is escaped looks different in it.
+        let parts = if glob.contains(['[', ']', '{', '}', '\\']) {
+            Vec::new()
+        } else {
+            let parts = glob[start.len()..].split(['*', '?']).filter(|part| !part.is_empty());
+            parts.map(str::to_owned).collect()
+        };
         let glob = GlobBuilder::new(glob).literal_separator(false).build()?;
-        Ok(Self { glob: glob.compile_matcher(), start, rest })
+        Ok(Self { glob: glob.compile_matcher(), start, parts, rest })
     }
 
     /// Whether `value` as a whole matches.
@@ -67,8 +76,19 @@ impl Pattern {
             && match self.rest {
                 Rest::Nothing => rest.is_empty(),
                 Rest::Anything => true,
-                Rest::Glob => self.glob.is_match(value),
+                Rest::Glob => self.has_parts(rest) && self.glob.is_match(value),
             }
+    }
+
+    /// Whether all parts are there, in their order, which a match needs.
+    fn has_parts(&self, mut rest: &str) -> bool {
+        self.parts.iter().all(|part| match rest.split_once(&**part) {
+            Some((_, after)) => {
+                rest = after;
+                true
+            }
+            None => false,
+        })
     }
 
     /// The glob as typed.
