@@ -95,9 +95,11 @@ pub enum Counter {
     Suppressed = 3,
     /// Runtimes that were executed unregistered.
     Unregistered = 4,
+    /// Tasks whose end could not be counted (kernels before 6.2): their containers' records stay.
+    Uncounted = 5,
 }
 
 impl Counter {
     /// Number of counters.
-    pub const COUNT: u32 = 5;
+    pub const COUNT: u32 = 6;
 }

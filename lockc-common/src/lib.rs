@@ -22,7 +22,7 @@ pub use registration::{
 };
 
 /// Version of everything in this crate, as used in `/sys/fs/bpf/lockc/v<N>/`.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// The record of tasks that nobody registered: the safe default. Its policy is
 /// the configured default, and it is never removed.
@@ -43,7 +43,7 @@ macro_rules! assert_plain {
 }
 
 assert_plain! {
-    Container => 64,
+    Container => 72,
     ContainerName => 8 + CONTAINER_ID_LEN,
     Event => 72 + EVENT_PATH_LEN,
     InodeKey => 16,

@@ -47,6 +47,8 @@ pub struct Container {
     pub reserved: u32,
     /// Labelled tasks, plus registrations that still wait for their `execve`.
     pub tasks: u64,
+    /// How often a task or a registration was added to `tasks`.
+    pub joins: u64,
     /// Start of the current rate-limit window, in ns since boot.
     pub window_start: u64,
     /// Events in the current window.

@@ -107,8 +107,11 @@ pub(crate) fn join(handle: u64) -> bool {
     let Some(container) = CONTAINERS.get_ptr_mut(&handle) else {
         return false;
     };
-    // SAFETY: a live map value; the field is 8-byte aligned.
-    unsafe { atomic::fetch_add(&raw mut (*container).tasks, 1) };
+    // SAFETY: a live map value; the fields are 8-byte aligned.
+    unsafe {
+        atomic::fetch_add(&raw mut (*container).tasks, 1);
+        atomic::fetch_add(&raw mut (*container).joins, 1);
+    }
     true
 }
 

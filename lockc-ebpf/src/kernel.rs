@@ -32,8 +32,8 @@ offsets! {
     OFF_FDTABLE_FD, OFF_FDTABLE_MAX_FDS, OFF_FILES_FDT, OFF_FILE_INODE, OFF_FILE_MODE,
     OFF_FILE_PATH, OFF_FS_PWD, OFF_FS_ROOT, OFF_INODE_GENERATION, OFF_INODE_INO, OFF_INODE_MODE,
     OFF_INODE_RDEV, OFF_INODE_SB, OFF_MNTNS_SEQ, OFF_MOUNT_MNT, OFF_MOUNT_MOUNTPOINT, OFF_MOUNT_NS,
-    OFF_MOUNT_PARENT, OFF_NSPROXY_MNT, OFF_PATH_DENTRY, OFF_PATH_MNT, OFF_PT_REGS_SYSCALL, OFF_SB_DEV, OFF_TASK_FILES,
-    OFF_TASK_FS, OFF_TASK_NSPROXY, OFF_TASK_START_BOOTTIME, OFF_VFSMOUNT_FLAGS, OFF_VFSMOUNT_ROOT,
+    OFF_MOUNT_PARENT, OFF_NSPROXY_MNT, OFF_PATH_DENTRY, OFF_PATH_MNT, OFF_PT_REGS_SYSCALL, OFF_SB_DEV, OFF_TASK_BPF_STORAGE,
+    OFF_TASK_FILES, OFF_TASK_FS, OFF_TASK_NSPROXY, OFF_TASK_START_BOOTTIME, OFF_VFSMOUNT_FLAGS, OFF_VFSMOUNT_ROOT,
 }
 
 /// `FMODE_READ` and `FMODE_WRITE` (include/linux/fs.h): unchanged since 2.6.
@@ -127,6 +127,12 @@ impl Task {
     #[inline(always)]
     pub(crate) fn start_ticks(self) -> u64 {
         load::<u64>(self.0, &OFF_TASK_START_BOOTTIME) / 10_000_000
+    }
+
+    /// Whether some task storage has a value for the task.
+    #[inline(always)]
+    pub(crate) fn has_storage(self) -> bool {
+        load::<u64>(self.0, &OFF_TASK_BPF_STORAGE) != 0
     }
 
     /// Number of the system call the task is in. The register is 64 bits on `x86_64` and 32 on

@@ -3,6 +3,7 @@
 mod force;
 mod keeper;
 mod notify;
+mod reconcile;
 mod registry;
 mod reload;
 mod reporter;
@@ -44,6 +45,7 @@ pub use self::reload::set_log_level;
 use self::{
     force::{Force, InForce},
     keeper::Keeper,
+    reconcile::Reconciler,
     registry::Registry,
     reload::Reloader,
     reporter::Reporter,
@@ -111,7 +113,7 @@ pub fn run(config: &Config, path: &Path) -> Result<(), DaemonError> {
 
     let mut kernel = Kernel::load()?;
     match enforce(&mut kernel, config, &runtimes, directory) {
-        Ok(Parts { maps, in_force, keeper, reporter, registry }) => {
+        Ok(Parts { maps, in_force, keeper, reporter, registry, reconciler }) => {
             kernel.retire_others().map_err(LoadError::from)?;
             let timeout = config.daemon.decision_timeout;
             runtimes.follow(Arc::clone(&maps)).map_err(setup("start a thread"))?;
@@ -128,6 +130,7 @@ pub fn run(config: &Config, path: &Path) -> Result<(), DaemonError> {
                 watch: reload::watch(path, &changed),
                 maps,
                 registry,
+                reconciler,
                 runtimes,
                 in_force,
                 gate,
@@ -172,6 +175,7 @@ struct Parts {
     keeper: Keeper,
     reporter: Reporter,
     registry: Arc<Registry>,
+    reconciler: Option<Reconciler>,
 }
 
 /// Fills the maps and proves that the programs use them.
@@ -185,10 +189,12 @@ fn enforce(
     let events = take_events(kernel)?;
     let registry = Arc::new(Registry::restore(&maps));
     let in_force = Arc::new(InForce::new(Force::install(config.clone(), &maps)?));
+    let labels = Arc::new(Labels::take(kernel)?);
+    let reconciler = host::loses_tasks().then(|| Reconciler::new(Arc::clone(&labels)));
     let keeper = Keeper::new(
         Arc::clone(&in_force),
         Arc::clone(&maps),
-        Labels::take(kernel)?,
+        labels,
         Arc::clone(runtimes),
         Arc::clone(&registry),
     );
@@ -200,7 +206,7 @@ fn enforce(
         log::error!("policies of an earlier daemon stay: {error}");
     }
     let reporter = Reporter::new(events, Arc::clone(&maps), Arc::clone(&registry));
-    Ok(Parts { maps, in_force, keeper, reporter, registry })
+    Ok(Parts { maps, in_force, keeper, reporter, registry, reconciler })
 }
 
 /// Waits for a signal to stop. Meanwhile reads the configuration again when it may have changed, and

@@ -24,7 +24,7 @@ use harness::{
 };
 
 const USAGE: &str = "usage: lockc-tests run --suite micro|full [--runtime NAME] [--off] \
-                     [--thorough] [--containers N] [--parallel N] [--failures N] [FILTER]\n       \
+                     [--thorough] [--containers N] [--parallel N] [--failures N] [FILTER...]\n       \
                      lockc-tests list | demo | probe VERB ARG...";
 
 fn main() -> Result<ExitCode> {
@@ -55,7 +55,8 @@ struct Options {
     suite: String,
     runtime: Option<String>,
     off: bool,
-    filter: String,
+    /// A test runs whose name has one of these in it; every test if there are none.
+    filters: Vec<String>,
     amounts: Amounts,
 }
 
@@ -66,7 +67,7 @@ impl Options {
             suite: "micro".to_owned(),
             runtime: None,
             off: false,
-            filter: String::new(),
+            filters: Vec::new(),
             amounts: Amounts { containers: 30, parallel, failures: 200, reloads: 30 },
         };
         let mut args = args.iter();
@@ -88,7 +89,7 @@ impl Options {
                 "--parallel" => options.amounts.parallel = value()?.parse()?,
                 "--failures" => options.amounts.failures = value()?.parse()?,
                 option if option.starts_with('-') => bail!("no option {option}\n{USAGE}"),
-                filter => filter.clone_into(&mut options.filter),
+                filter => options.filters.push(filter.to_owned()),
             }
         }
         Ok(options)
@@ -103,14 +104,15 @@ fn tests(suite: &str) -> Result<Vec<&'static Test>> {
     }
 }
 
-fn is_wanted(test: &Test, filter: &str) -> bool {
-    format!("{}/{}", test.group, test.name).contains(filter)
+fn is_wanted(test: &Test, filters: &[String]) -> bool {
+    let name = format!("{}/{}", test.group, test.name);
+    filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()))
 }
 
 fn run(args: &[String]) -> Result<ExitCode> {
-    let Options { suite, runtime, off, filter, amounts } = Options::parse(args)?;
+    let Options { suite, runtime, off, filters, amounts } = Options::parse(args)?;
     let tests: Vec<_> =
-        tests(&suite)?.into_iter().filter(|test| is_wanted(test, &filter)).collect();
+        tests(&suite)?.into_iter().filter(|test| is_wanted(test, &filters)).collect();
     let context = Context::new(runtime.as_deref(), amounts, off)?;
     let (passed, failed) = runner::run(&context, &tests, off);
     say(format_args!("{passed} passed, {failed} failed"));

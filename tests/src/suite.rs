@@ -10,6 +10,7 @@ mod instant;
 mod kernel;
 mod leaks;
 mod ordinary;
+mod preemption;
 mod reload;
 mod runtime;
 mod stdio;
@@ -18,11 +19,12 @@ mod token;
 use crate::harness::runner::Test;
 
 /// Groups of the small guest, in the order in which they run.
-const MICRO: [&[Test]; 13] = [
+const MICRO: [&[Test]; 14] = [
     ordinary::TESTS,
     stdio::TESTS,
     hooks::TESTS,
     host::TESTS,
+    preemption::TESTS,
     input::TESTS,
     leaks::TESTS,
     token::TESTS,

@@ -6,6 +6,7 @@ pub(crate) mod uring;
 
 use std::{
     ffi::CStr,
+    fs,
     os::{
         fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
         unix::process::CommandExt as _,
@@ -315,4 +316,14 @@ pub(crate) fn inherited(number: RawFd) -> Option<OwnedFd> {
 pub(crate) fn received(number: RawFd) -> OwnedFd {
     // SAFETY: the kernel made this descriptor for the message, and the message does not own it.
     unsafe { OwnedFd::from_raw_fd(number) }
+}
+
+/// Whether this kernel is older than 6.2.
+pub(crate) fn is_before_6_2() -> anyhow::Result<bool> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let mut numbers = release.split('.').map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => Ok((major, minor) < (6, 2)),
+        _ => anyhow::bail!("cannot read the version in {release:?}"),
+    }
 }

@@ -1,11 +1,11 @@
 //! `task_alloc`, `task_free`, and the birth of mount namespaces.
 
-use lockc_common::State;
+use lockc_common::{Counter, State};
 
 use crate::{
     Answer, container,
     kernel::{MountNamespace, Task},
-    maps::{LABELS, MOUNT_NAMESPACES},
+    maps::{LABELS, MOUNT_NAMESPACES, count},
 };
 
 /// A child is what its parent is. Without memory for the label there is no child.
@@ -32,6 +32,8 @@ pub(crate) fn alloc(child: Task) -> Answer {
 pub(crate) fn free(task: Task) {
     if let Some(label) = LABELS.get(task) {
         container::leave(label.container);
+    } else if task.has_storage() {
+        count(Counter::Uncounted);
     }
 }
 

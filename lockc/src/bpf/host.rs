@@ -7,6 +7,8 @@ use std::{
 
 use thiserror::Error;
 
+use super::recursion::{self, Model};
+
 /// Where the kernel lists its security modules.
 const LSM_LIST: &str = "/sys/kernel/security/lsm";
 /// Where the kernel offers its type information.
@@ -30,6 +32,18 @@ pub enum HostError {
     PidNamespace {
         /// Target of `/proc/self/ns/pid`.
         found: String,
+    },
+    /// Hooks could be skipped.
+    #[error(
+        "this kernel ({release}) can skip hooks, as it {} and is older than 6.2; {}",
+        if *.known { "is fully preemptible" } else { "does not tell whether it is fully preemptible" },
+        recursion::REMEDY
+    )]
+    SkipsHooks {
+        /// `uname -r`.
+        release: String,
+        /// Whether it is known that it is fully preemptible.
+        known: bool,
     },
     /// The list of security modules has no `bpf`: programs would load and never run.
     #[error("BPF LSM is not enabled: {LSM_LIST} lists \"{list}\"; {}", boot_parameter(list))]
@@ -79,9 +93,12 @@ pub fn examine() -> Vec<Finding> {
     };
     let text = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned());
     let release = text("/proc/sys/kernel/osrelease").unwrap_or_else(|error| error.to_string());
-    let old = (!is_supported(&release))
-        .then(|| format!("use a kernel from {}.{} on", OLDEST.0, OLDEST.1));
-    add("kernel", release, old);
+    let remedy = if is_supported(&release) {
+        check_preemption(&release).err().map(|_| recursion::REMEDY.to_owned())
+    } else {
+        Some(format!("use a kernel from {}.{} on", OLDEST.0, OLDEST.1))
+    };
+    add("kernel", release, remedy);
     let btf = match fs::metadata(VMLINUX_BTF) {
         Ok(_) => (VMLINUX_BTF.to_owned(), None),
         Err(error) => (
@@ -111,14 +128,42 @@ const OLDEST: (u32, u32) = (6, 1);
 
 /// Whether the text of `uname -r` names a supported kernel; one that cannot be read does not.
 fn is_supported(release: &str) -> bool {
+    version(release).is_some_and(|version| version >= OLDEST)
+}
+
+/// Major and minor number in the text of `uname -r`.
+fn version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
     match (numbers.next(), numbers.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= OLDEST,
-        _ => false,
+        (Some(Ok(major)), Some(Ok(minor))) => Some((major, minor)),
+        _ => None,
     }
 }
 
-/// Checks user, namespace and list of security modules.
+fn release() -> String {
+    fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+}
+
+/// Whether the end of a task may go uncounted on this kernel: those whose version cannot be read are taken
+/// for such.
+pub fn loses_tasks() -> bool {
+    version(&release()).is_none_or(recursion::can_skip)
+}
+
+/// Checks that no hook can be skipped.
+fn check_preemption(release: &str) -> Result<(), HostError> {
+    if version(release).is_some_and(|version| !recursion::can_skip(version)) {
+        return Ok(());
+    }
+    let known = match recursion::model(release) {
+        Model::Voluntary => return Ok(()),
+        Model::Full => true,
+        Model::Unknown => false,
+    };
+    Err(HostError::SkipsHooks { release: release.to_owned(), known })
+}
+
+/// Checks user, namespace, preemption and list of security modules.
 pub fn check() -> Result<(), HostError> {
     let uid = nix::unistd::geteuid();
     if !uid.is_root() {
@@ -132,6 +177,7 @@ pub fn check() -> Result<(), HostError> {
     if namespace != Path::new(INITIAL_PID_NAMESPACE) {
         return Err(HostError::PidNamespace { found: namespace.display().to_string() });
     }
+    check_preemption(&release())?;
     if std::env::var_os(SKIP_LSM_CHECK).is_some() {
         return Ok(());
     }

@@ -48,10 +48,22 @@ impl Labels {
         // often the thread is the leader, which nobody else's number opens.
         let pidfd =
             open_process(tid.as_raw()).ok().or_else(|| open_process(process_of(tid)?).ok())?;
+        self.lookup(&pidfd).ok().flatten()
+    }
+
+    /// The label of a process; `None` if it has none, or is gone.
+    pub fn of_process(&self, pid: Pid) -> io::Result<Option<Label>> {
+        match open_process(pid.as_raw()) {
+            Ok(pidfd) => self.lookup(&pidfd),
+            Err(error) => absent(error),
+        }
+    }
+
+    fn lookup(&self, pidfd: &OwnedFd) -> io::Result<Option<Label>> {
         let key = pidfd.as_raw_fd();
         let mut label = std::mem::MaybeUninit::<Label>::uninit();
         let attr = ElementAttr {
-            map_fd: u32::try_from(self.map.fd().as_fd().as_raw_fd()).ok()?,
+            map_fd: self.map.fd().as_fd().as_raw_fd().cast_unsigned(),
             reserved: 0,
             key: (&raw const key) as u64,
             value: label.as_mut_ptr() as u64,
@@ -60,8 +72,19 @@ impl Labels {
         // SAFETY: the attribute, the key and a value of the map's size outlive the call.
         let result =
             unsafe { libc::syscall(libc::SYS_bpf, LOOKUP, &raw const attr, size_of_val(&attr)) };
+        if result != 0 {
+            return absent(io::Error::last_os_error());
+        }
         // SAFETY: on success the kernel has written the whole value, and any bytes are a label.
-        (result == 0).then(|| unsafe { label.assume_init() })
+        Ok(Some(unsafe { label.assume_init() }))
+    }
+}
+
+/// `ENOENT`: no label. `ESRCH`: no such process; `EINVAL`: a thread of another process by now.
+fn absent(error: io::Error) -> io::Result<Option<Label>> {
+    match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ESRCH | libc::EINVAL) => Ok(None),
+        _ => Err(error),
     }
 }
 

@@ -57,6 +57,7 @@ pub const FIELDS: &[Field] = &[
     // x86_64 and arm64. On arm64 the register is half as wide; the programs read what both have.
     field("OFF_PT_REGS_SYSCALL", &[("pt_regs", "orig_ax"), ("pt_regs", "syscallno")], 0),
     field("OFF_SB_DEV", &[("super_block", "s_dev")], 4),
+    field("OFF_TASK_BPF_STORAGE", &[("task_struct", "bpf_storage")], 8),
     field("OFF_TASK_FILES", &[("task_struct", "files")], 8),
     field("OFF_TASK_FS", &[("task_struct", "fs")], 8),
     field("OFF_TASK_NSPROXY", &[("task_struct", "nsproxy")], 8),

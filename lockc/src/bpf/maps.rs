@@ -8,7 +8,7 @@ use lockc_common::{
     UNATTRIBUTED,
 };
 
-pub use super::policies::CompiledPolicy;
+pub use super::policies::{CompiledPolicy, wait_for_programs};
 use super::{
     events::Events,
     load::{Kernel, LoadError},
@@ -115,6 +115,12 @@ impl Maps {
     /// The record of a container.
     pub fn container(&self, handle: u64) -> Option<Container> {
         lock(&self.containers).get(&handle, 0).ok()
+    }
+
+    /// Drops the record of a container that has no task.
+    pub fn drop_container(&self, handle: u64) {
+        // Absent is as good as removed.
+        let _ = lock(&self.containers).remove(&handle);
     }
 
     /// Handles of all records.

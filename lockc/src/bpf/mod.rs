@@ -11,6 +11,7 @@ pub mod load;
 pub mod maps;
 pub mod pin;
 mod policies;
+mod recursion;
 pub mod self_test;
 
 pub use load::{Kernel, LoadError};

@@ -285,7 +285,7 @@ impl Policies {
 
 /// Waits until every BPF program that runs now has ended: they run under RCU, and this is
 /// `synchronize_rcu` (`MEMBARRIER_CMD_GLOBAL`, kernel/sched/membarrier.c, 6.12).
-fn wait_for_programs() -> nix::Result<()> {
+pub fn wait_for_programs() -> nix::Result<()> {
     const GLOBAL: libc::c_long = 1;
     // SAFETY: takes three integers.
     Errno::result(unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) }).map(drop)

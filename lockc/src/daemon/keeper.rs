@@ -33,7 +33,7 @@ use crate::{
 pub(super) struct Keeper {
     in_force: Arc<InForce>,
     maps: Arc<Maps>,
-    labels: Labels,
+    labels: Arc<Labels>,
     runtimes: Arc<Runtimes>,
     registry: Arc<Registry>,
 }
@@ -56,7 +56,7 @@ impl Keeper {
     pub(super) fn new(
         in_force: Arc<InForce>,
         maps: Arc<Maps>,
-        labels: Labels,
+        labels: Arc<Labels>,
         runtimes: Arc<Runtimes>,
         registry: Arc<Registry>,
     ) -> Self {

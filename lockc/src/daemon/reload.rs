@@ -16,6 +16,7 @@ use nix::{
 use super::{
     force::{Force, InForce},
     keeper::Keeper,
+    reconcile::Reconciler,
     registry::Registry,
     status::Status,
 };
@@ -37,6 +38,8 @@ pub(super) struct Reloader {
     pub(super) watch: Option<ConfigWatch>,
     pub(super) maps: Arc<Maps>,
     pub(super) registry: Arc<Registry>,
+    /// Where the kernel may miss the end of a task.
+    pub(super) reconciler: Option<Reconciler>,
     pub(super) runtimes: Arc<Runtimes>,
     pub(super) in_force: Arc<InForce>,
     pub(super) gate: Arc<Gate<Keeper>>,
@@ -124,6 +127,9 @@ impl Reloader {
     /// more after the last decision by an earlier configuration.
     pub(super) fn sweep(&mut self) {
         self.registry.sweep(&self.maps);
+        if let Some(reconciler) = &mut self.reconciler {
+            reconciler.run(&self.maps, &self.registry);
+        }
         let before = self.leaving.len();
         self.leaving.retain(|force| Arc::strong_count(force) > 1);
         if before > 0 && self.leaving.is_empty() {

@@ -8,6 +8,7 @@ use std::{
         fd::AsRawFd as _,
         unix::net::{UnixListener, UnixStream},
     },
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -17,6 +18,7 @@ use super::{Failure, Outcome, Step as _, files};
 pub(super) fn verb(verb: &str, args: &[&str]) -> Option<Outcome> {
     let outcome = match (verb, args) {
         ("threads", [count]) => threads(count),
+        ("churn", [count]) => churn(count),
         ("unix-socket", [path]) => unix_socket(path),
         ("tcp", []) => tcp(),
         ("udp", []) => udp(),
@@ -43,6 +45,27 @@ fn threads(count: &str) -> Outcome {
         threads.into_iter().map(|thread| thread.join().unwrap_or_default()).sum()
     });
     Ok(format!("{count} threads, sum {sum}"))
+}
+
+/// Many short threads, while two others open files all the time.
+fn churn(count: &str) -> Outcome {
+    let count: u64 = count.parse().map_err(|_| Failure::Unfit(format!("no number: {count}")))?;
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for path in ["/dev/null", "/bin/probe"] {
+            let over = &over;
+            scope.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    let _ = File::open(path);
+                }
+            });
+        }
+        for _ in 0..count {
+            let _ = scope.spawn(|| {}).join();
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    Ok(format!("{count} threads"))
 }
 
 /// Sends a line through a pair of streams and gives back what arrived.

@@ -28,6 +28,9 @@ const MAX_KEY: usize = 512;
 /// Longest value read, in 64-bit words.
 const MAX_VALUE: usize = 32;
 
+/// Most processors that a kernel is built for (`CONFIG_NR_CPUS` of Debian's, 6.12).
+const MAX_PROCESSORS: usize = 8192;
+
 /// The attributes of `bpf(2)`, as 64-bit words.
 type Attributes = [u64; 6];
 
@@ -109,6 +112,16 @@ pub(crate) fn count_entries(path: &Path) -> nix::Result<Option<usize>> {
         Ok(())
     })?;
     Ok(Some(count))
+}
+
+/// Element `index` of the array of counters pinned at `path`, one for each processor, summed up.
+pub(crate) fn counter(path: &Path, index: u32) -> nix::Result<u64> {
+    let fd = open(path, READ_ONLY)?;
+    let mut values = vec![0_u64; MAX_PROCESSORS];
+    let key = ptr::from_ref(&index).expose_provenance() as u64;
+    let value = values.as_mut_ptr().expose_provenance() as u64;
+    bpf(MAP_LOOKUP_ELEM, &mut [number(&fd), key, value, 0, 0, 0])?;
+    Ok(values.iter().sum())
 }
 
 /// Keys and values, as hexadecimal bytes and words, of the hash map pinned at `path`: for messages.

@@ -29,6 +29,7 @@ mount -t mqueue -o nosuid,nodev,noexec mqueue /dev/mqueue
 mount -t tmpfs -o nosuid,nodev,mode=755 tmpfs /run
 mount -t tmpfs -o nosuid,nodev,mode=1777 tmpfs /tmp
 mount -t securityfs -o nosuid,nodev,noexec securityfs /sys/kernel/security
+mount -t debugfs -o nosuid,nodev,noexec,mode=700 debugfs /sys/kernel/debug
 mount -t tracefs -o nosuid,nodev,noexec tracefs /sys/kernel/tracing
 mount -t bpf -o nosuid,nodev,noexec,mode=700 bpf /sys/fs/bpf
 mount -t cgroup2 -o nosuid,nodev,noexec,nsdelegate cgroup2 /sys/fs/cgroup
