@@ -3,6 +3,7 @@
 mod admission;
 mod engines;
 mod escape;
+mod explain;
 mod hooks;
 mod host;
 mod input;
@@ -18,7 +19,7 @@ mod token;
 use crate::harness::runner::Test;
 
 /// Groups of the small guest, in the order in which they run.
-const MICRO: [&[Test]; 13] = [
+const MICRO: [&[Test]; 14] = [
     ordinary::TESTS,
     stdio::TESTS,
     hooks::TESTS,
@@ -31,6 +32,7 @@ const MICRO: [&[Test]; 13] = [
     runtime::TESTS,
     instant::TESTS,
     admission::TESTS,
+    explain::TESTS,
     reload::TESTS,
 ];
 
