@@ -45,6 +45,7 @@ const CONFIG: &str = r#"
     [[rule]]
     name = "shop"
     policy = "baseline"
+    mode = "audit"
     match.namespace = "shop"
 
     [[rule]]
@@ -422,6 +423,13 @@ fn exit_codes() {
     assert_eq!(code, Some(1), "{stdout}");
     let output = lockc(&lax, &[broken]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
+
+    // What a user has chosen does not reach the terminal.
+    machine.write("state/a\u{1b}[2J/status", "");
+    let root = machine.path("state");
+    let (code, _, stderr) = run(&["a", "--root", root.to_str().unwrap()]);
+    assert_eq!(code, Some(2));
+    assert!(!stderr.contains('\u{1b}') && stderr.contains("a\\u{1b}[2J/status: EOF"), "{stderr}");
 
     let empty = machine.path("c");
     fs::create_dir(&empty).unwrap();

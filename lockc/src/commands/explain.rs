@@ -1,13 +1,13 @@
 //! `lockc explain`: what would be decided about a container, and why.
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{error::Error, ffi::OsString, path::PathBuf, process::ExitCode};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 use crate::{
     config::{self, Config},
-    explain::{Case, Explanation, Request},
-    runtime::state,
+    explain::{Case, Explanation, Request, plain},
+    runtime::{plan, state},
 };
 
 /// Says which policy a container gets, why, and whether it starts.
@@ -71,8 +71,11 @@ impl Explain {
         let Self { what, config, format, id, owner, runtime, root } = self;
         let config = Config::load(&config)?;
         let request = Request { what, id, owner, runtime, root };
-        let case = Case::find(&request, &config, state::RUN.as_ref())?;
-        let explanation = Explanation::of(case, &config)?;
+        // Paths in errors may be what a user of this machine has chosen.
+        let shown = |error: &dyn Error| anyhow!(plain(&plan::chain(error)));
+        let case =
+            Case::find(&request, &config, state::RUN.as_ref()).map_err(|error| shown(&error))?;
+        let explanation = Explanation::of(case, &config).map_err(|error| shown(&error))?;
         super::print(&match format {
             Format::Text => explanation.text(),
             Format::Json => format!("{:#}\n", explanation.json()),

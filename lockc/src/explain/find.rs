@@ -180,7 +180,11 @@ impl Case {
                 return Ok(case);
             }
         }
-        let troubles = listings.into_iter().flat_map(|listing| listing.troubles).collect();
+        let mut troubles: Vec<String> =
+            listings.into_iter().flat_map(|listing| listing.troubles).collect();
+        if !troubles.is_empty() && !nix::unistd::geteuid().is_root() {
+            troubles.insert(0, "run it as root".to_owned());
+        }
         Err(FindError::Unknown { name: escaped(&request.what), looked, troubles })
     }
 

@@ -76,7 +76,7 @@ pub enum ExplainError {
     /// The bundle is not there.
     #[error(
         "{} is gone, or never was: containerd, and with it Docker and kubelet, removes the bundle of a \
-         container that did not start (see docs/admission.md)",
+         container that did not start; start it under `mode = \"audit\"` to explain it",
         path.display()
     )]
     Gone {
@@ -138,6 +138,18 @@ impl<'c> Explanation<'c> {
             Outcome::Unseen { fallback, .. } => fallback,
         }
     }
+}
+
+/// Text on one line, as it is but for what a terminal would not show as it is.
+pub(crate) fn plain(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for char in text.chars() {
+        match char {
+            '"' | '\'' | '\\' => out.push(char),
+            _ => out.extend(char.escape_debug()),
+        }
+    }
+    out
 }
 
 /// Name and id of a user.

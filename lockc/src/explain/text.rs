@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Case, Explanation, Known, Outcome, user};
+use super::{Case, Explanation, Known, Outcome, plain, user};
 use crate::{
     policy::{Decision, Miss, Passed, Reason},
     runtime::{
@@ -186,18 +186,6 @@ fn heading(out: &mut String, name: &str) {
 
 fn line(out: &mut String, name: &str, text: &str) {
     let _ = writeln!(out, "{name}: {text}");
-}
-
-/// Text on one line, as it is but for what a terminal would not show as it is.
-fn plain(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for char in text.chars() {
-        match char {
-            '"' | '\'' | '\\' => out.push(char),
-            _ => out.extend(char.escape_debug()),
-        }
-    }
-    out
 }
 
 /// A value that others chose.

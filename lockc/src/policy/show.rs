@@ -118,20 +118,24 @@ impl Policy {
             [] => "nothing".to_owned(),
             _ => items.join(", "),
         };
-        let mut lines = vec![format!("denies: {}", list(&self.denied_operations()))];
+        let denies = match mode {
+            Mode::Enforce => "denies",
+            Mode::Audit => "reports",
+        };
+        let mut lines = vec![format!("{denies} operations: {}", list(&self.denied_operations()))];
         let mut denied = self.paths.iter().filter(|(_, verdict)| *verdict == Verdict::Deny);
         let shown: Vec<String> =
             denied.by_ref().take(MAX_BRIEF).map(|(rule, _)| rule.to_string()).collect();
         let more = denied.count();
         if !shown.is_empty() {
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            lines.push(format!("denies paths: {}{more}", shown.join(", ")));
+            lines.push(format!("{denies} paths: {}{more}", shown.join(", ")));
         }
         let admission = self.admission(mode);
         for (handling, text) in [
-            (Handling::Enforce, "refuses"),
-            (Handling::Audit, "reports"),
-            (Handling::Off, "admits"),
+            (Handling::Enforce, "refuses containers for"),
+            (Handling::Audit, "reports containers for"),
+            (Handling::Off, "does not look at"),
         ] {
             let controls = Control::ALL.iter().filter(|it| admission.handling(**it) == handling);
             let controls: Vec<&str> = controls.map(|control| control.name()).collect();
