@@ -265,6 +265,7 @@ fn ids_prefixes_and_names() {
     let root = Some(machine.path("run/crun"));
     let found = machine.find(&Request { root, ..request("twice") }).unwrap();
     assert_eq!(found.state, Some(machine.path("run/crun/twice")));
+    assert!(machine.error("").starts_with("no container has the id or name ``"));
     let unknown = machine.error("none\u{1b}");
     assert!(unknown.starts_with("no container has the id or name `none\\x1b`; "), "{unknown}");
     for place in ["D/run/runc, ", "D/run/containerd/runc/*", "D/run/user/*/crun", "--root"] {
@@ -279,6 +280,7 @@ fn state_of_users_is_hostile() {
     let docker = machine.docker();
     let user = format!("run/user/{USER}/crun");
     let of_root = machine.write("run/crun/roots/status", crun(&docker));
+    machine.write(&format!("{user}/web/status"), crun(&docker));
     machine.write("run/crun/shared-1/status", crun(&docker));
     machine.write(&format!("{user}/shared-/status"), crun(Path::new("/elsewhere")));
     machine.write(&format!("{user}/{DOCKER}/status"), crun(&docker));
@@ -342,7 +344,9 @@ fn state_of_users_is_hostile() {
     let text = machine.text(case);
     assert!(text.contains("claimed engine: docker"), "{text}");
     assert!(!text.contains("trusted engine") && text.contains("policy: kiosk"), "{text}");
-    // Root's container comes first, also where the user's id is the better match.
+    // Root's container comes first, also where the user's id is the better match, or root's is a name.
+    machine.write(&format!("run/runc/{DOCKER}/state.json"), runc(&docker));
+    assert_eq!(machine.case("web").owner.value.as_raw(), 0);
     let case = machine.case("shared-");
     assert_eq!(case.state, Some(machine.path("run/crun/shared-1")));
     assert_eq!(case.notes.len(), 1, "{:?}", case.notes);

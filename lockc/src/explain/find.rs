@@ -147,7 +147,7 @@ impl Case {
     }
 
     fn of_id(request: &Request, config: &Config, run: &Path) -> Result<Self, FindError> {
-        // Root's containers first: a user must not come before them by choosing an id.
+        // Root's containers first, by name too: a user must not come before them by choosing an id.
         let mut listings = Vec::new();
         let mut looked: Vec<String> = Vec::new();
         if let Some(root) = &request.root {
@@ -161,8 +161,8 @@ impl Case {
                 looked.extend(patterns.iter().map(|it| run.join(it).display().to_string()));
             }
         }
-        for search in [by_id, by_name] {
-            for (at, listing) in listings.iter().enumerate() {
+        for (at, listing) in listings.iter().enumerate() {
+            for search in [by_id, by_name] {
                 let (kept, name) = match &search(listing, &request.what)[..] {
                     [] => continue,
                     [found] => found.clone(),

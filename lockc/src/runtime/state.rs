@@ -135,7 +135,7 @@ impl Listing {
     pub fn named(&self, id: &[u8]) -> Vec<&Kept> {
         let all = self.containers.iter();
         let same: Vec<_> = all.clone().filter(|kept| kept.id.as_bytes() == id).collect();
-        if same.is_empty() {
+        if same.is_empty() && !id.is_empty() {
             all.filter(|kept| kept.id.as_bytes().starts_with(id)).collect()
         } else {
             same
