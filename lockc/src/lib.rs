@@ -7,6 +7,7 @@ pub mod commands;
 pub mod config;
 pub mod daemon;
 pub mod event;
+pub mod explain;
 pub mod policy;
 pub mod runtime;
 pub mod watch;

@@ -4,6 +4,8 @@
 //! for the caller that fanotify would freeze.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
+mod task;
+
 use std::{
     env,
     error::Error as _,
@@ -13,7 +15,7 @@ use std::{
         process::CommandExt as _,
     },
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     sync::mpsc,
     thread,
     time::{Duration, Instant},
@@ -21,40 +23,20 @@ use std::{
 
 use lockc::runtime::{
     bundle::{Bundle, BundleError, Facts},
-    caller::Caller,
     cmdline::{ContainerId, Target},
 };
 use nix::{
     sys::stat::{Mode, SFlag, makedev, mknod},
-    unistd::{Pid, mkfifo},
+    unistd::mkfifo,
 };
+use task::Task;
 use tempfile::TempDir;
 
 const CONFIG: &str = r#"{"hostname":"here","root":{"path":"rootfs"}}"#;
 const SLEEPER: &str = "LOCKC_TEST_SLEEPER";
 
-/// A running task that is ended with the test.
-struct Task(Child);
-
-impl Task {
-    fn start(command: &mut Command) -> Self {
-        Self(command.stdout(Stdio::null()).spawn().unwrap())
-    }
-
-    fn sleeping_in(dir: &Path) -> Self {
-        Self::start(Command::new("/bin/sleep").arg("60").current_dir(dir))
-    }
-
-    fn caller(&self) -> Caller {
-        Caller::read(Pid::from_raw(self.0.id().cast_signed())).unwrap()
-    }
-}
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
+fn sleeping_in(dir: &Path) -> Task {
+    Task::start(Command::new("/bin/sleep").arg("60").current_dir(dir))
 }
 
 fn target(bundle: Option<&str>) -> Target {
@@ -98,7 +80,7 @@ fn from_everywhere() {
         ("d", Some(absolute.as_str())),
         ("d", Some("../../../../../../../..")),
     ] {
-        let task = Task::sleeping_in(&dir.path().join(cwd));
+        let task = sleeping_in(&dir.path().join(cwd));
         let read = Bundle::read(&task.caller(), &target(bundle));
         if bundle == Some("../../../../../../../..") {
             assert!(matches!(read, Err(BundleError::Open { path, .. })
@@ -124,7 +106,7 @@ fn where_sources_of_mounts_lead() {
     let mounts = sources.map(|source| format!(r#"{{"destination":"/x","source":"{source}"}}"#));
     let config = format!(r#"{{"root":{{"path":"rootfs"}},"mounts":[{}]}}"#, mounts.join(","));
     fs::write(dir.path().join("b/config.json"), config).unwrap();
-    let task = Task::sleeping_in(&dir.path().join("b"));
+    let task = sleeping_in(&dir.path().join("b"));
     let bundle = Bundle::read(&task.caller(), &target(None)).unwrap();
     let led: Vec<_> = bundle.facts.mounts.iter().map(|mount| mount.resolved.as_deref()).collect();
     let real = fs::canonicalize(dir.path().join("real")).unwrap();
@@ -135,7 +117,7 @@ fn where_sources_of_mounts_lead() {
 fn a_config_elsewhere() {
     let dir = bundle_dir();
     fs::write(dir.path().join("other.json"), r#"{"hostname":"other"}"#).unwrap();
-    let task = Task::sleeping_in(dir.path());
+    let task = sleeping_in(dir.path());
     let mut target = target(Some("b"));
     target.config = Some("other.json".into());
     let bundle = Bundle::read(&task.caller(), &target).unwrap();
@@ -186,7 +168,7 @@ fn inside_another_root() {
 fn what_is_no_regular_file_is_refused_at_once() {
     let dir = bundle_dir();
     let config = dir.path().join("b/config.json");
-    let task = Task::sleeping_in(dir.path());
+    let task = sleeping_in(dir.path());
     let refused = |expected: &str| {
         let caller = task.caller();
         let (sender, receiver) = mpsc::channel();
@@ -216,7 +198,7 @@ fn what_is_no_regular_file_is_refused_at_once() {
 fn missing_and_broken_files() {
     let dir = bundle_dir();
     let config = dir.path().join("b/config.json");
-    let task = Task::sleeping_in(dir.path());
+    let task = sleeping_in(dir.path());
     let message = || {
         let error = Bundle::read(&task.caller(), &target(Some("b"))).unwrap_err();
         format!("{error}: {}", error.source().unwrap())
@@ -260,6 +242,6 @@ fn only_what_the_caller_may_read() {
     // A directory on the way that only root may search.
     fs::set_permissions(dir.path().join("b"), fs::Permissions::from_mode(0o700)).unwrap();
     assert!(matches!(read(), Err(BundleError::Open { .. })));
-    let own = Bundle::read(&Task::sleeping_in(dir.path()).caller(), &target).unwrap();
+    let own = Bundle::read(&sleeping_in(dir.path()).caller(), &target).unwrap();
     assert_eq!(hostname(&own.facts), "here");
 }

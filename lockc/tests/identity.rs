@@ -4,6 +4,8 @@
 //! root can write; the test itself, or a sleeping child, stands for the caller.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
+mod task;
+
 use std::{
     env, fs,
     os::unix::{
@@ -11,7 +13,7 @@ use std::{
         process::CommandExt as _,
     },
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -24,8 +26,9 @@ use lockc::runtime::{
 };
 use nix::{
     sys::stat::{Mode, SFlag, makedev, mknod},
-    unistd::{Pid, gettid, mkfifo},
+    unistd::{gettid, mkfifo},
 };
+use task::Task;
 use tempfile::TempDir;
 
 const SLEEPER: &str = "LOCKC_TEST_SLEEPER";
@@ -34,28 +37,8 @@ const USER: u32 = 1000;
 const ID: &str = "21a4eaa55872eeb491808b03fc60b010bf33505c6cbf887ed66627537fc52544";
 const OTHER: &str = "2dd1ebd94574ef42e0533b4aa534517c13afb70d1dd4b952fba6e5271c79fe6f";
 
-/// A child that sleeps until the test is over.
-struct Task(Child);
-
-impl Task {
-    fn start(command: &mut Command) -> Self {
-        Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
-    }
-
-    fn of_user() -> Self {
-        Self::start(Command::new("/bin/sleep").arg("60").current_dir("/").uid(USER).gid(USER))
-    }
-
-    fn caller(&self) -> Caller {
-        Caller::read(Pid::from_raw(self.0.id().cast_signed())).unwrap()
-    }
-}
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
+fn task_of_user() -> Task {
+    Task::start(Command::new("/bin/sleep").arg("60").current_dir("/").uid(USER).gid(USER))
 }
 
 /// What is done to a world before it is looked at.
@@ -254,7 +237,7 @@ fn a_bundle_elsewhere_gets_nothing() {
 fn a_users_bundle_gets_nothing() {
     let world = World::docker();
     // Readable for all, and the user points their runtime to it.
-    let task = Task::of_user();
+    let task = task_of_user();
     let identity = world.identify_for(&task.caller());
     nothing_is_trusted(&identity);
     // The user may read Docker's record here; its words are claims all the same.
@@ -413,7 +396,7 @@ fn mounts_lead_to_no_other_record() {
 
 #[test]
 fn a_rootless_record_is_read_as_the_user() {
-    let task = Task::of_user();
+    let task = task_of_user();
     let caller = task.caller();
     let world = World::rootless();
     let identity = world.identify_for(&caller);

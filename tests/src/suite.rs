@@ -3,6 +3,7 @@
 mod admission;
 mod engines;
 mod escape;
+mod explain;
 mod hooks;
 mod host;
 mod input;
@@ -33,6 +34,7 @@ const MICRO: [&[Test]; 14] = [
     runtime::TESTS,
     instant::TESTS,
     admission::TESTS,
+    explain::TESTS,
     reload::TESTS,
 ];
 

@@ -15,6 +15,9 @@ const LSM_LIST: &str = "/sys/kernel/security/lsm";
 pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 /// Skips the check of the list (not the self-test), for kernels that hide it.
 pub const SKIP_LSM_CHECK: &str = "LOCKC_CHECK_LSM_SKIP";
+/// Link to this process's PID namespace.
+const PID_NAMESPACE: &str = "/proc/self/ns/pid";
+const MOUNT_PROCFS: &str = "mount procfs on /proc";
 /// Inode number of the initial PID namespace (`PROC_PID_INIT_INO`, `include/linux/proc_ns.h`).
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 
@@ -87,7 +90,7 @@ pub struct Finding {
 /// Looks at everything that [`check`] would refuse, and at the kernel itself, without stopping at
 /// the first thing that is missing.
 pub fn examine() -> Vec<Finding> {
-    let mut findings = Vec::new();
+    let mut findings = vec![user(), pid_namespace()];
     let mut add = |what: &str, found: String, remedy: Option<String>| {
         findings.push(Finding { what: what.to_owned(), found, remedy });
     };
@@ -121,6 +124,28 @@ pub fn examine() -> Vec<Finding> {
     let parameter = command_line.split_ascii_whitespace().rfind(|it| it.starts_with("lsm="));
     add("boot parameter", parameter.unwrap_or("no lsm=").to_owned(), None);
     findings
+}
+
+/// The user that this process is. `check` is asked by other users too; the daemon is started by root.
+fn user() -> Finding {
+    let uid = nix::unistd::geteuid();
+    let remedy = (!uid.is_root()).then(|| "run it as root, as the daemon must be".to_owned());
+    Finding { what: "user".to_owned(), found: uid.to_string(), remedy }
+}
+
+fn pid_namespace() -> Finding {
+    let (found, remedy) = match fs::read_link(PID_NAMESPACE) {
+        Ok(found) if found == Path::new(INITIAL_PID_NAMESPACE) => ("initial".to_owned(), None),
+        Ok(found) => (
+            found.display().to_string(),
+            Some(
+                "run lockc on the host, not in a container, or with its PID namespace (--pid=host)",
+            ),
+        ),
+        Err(error) => (format!("{PID_NAMESPACE}: {error}"), Some(MOUNT_PROCFS)),
+    };
+    let remedy = remedy.map(str::to_owned);
+    Finding { what: "PID namespace".to_owned(), found, remedy }
 }
 
 /// Oldest kernel that is supported (docs/kernel-support.md).
@@ -169,9 +194,9 @@ pub fn check() -> Result<(), HostError> {
     if !uid.is_root() {
         return Err(HostError::NotRoot { uid: uid.as_raw() });
     }
-    let namespace = fs::read_link("/proc/self/ns/pid").map_err(|source| HostError::Unreadable {
-        path: "/proc/self/ns/pid".into(),
-        remedy: "mount procfs on /proc",
+    let namespace = fs::read_link(PID_NAMESPACE).map_err(|source| HostError::Unreadable {
+        path: PID_NAMESPACE.into(),
+        remedy: MOUNT_PROCFS,
         source,
     })?;
     if namespace != Path::new(INITIAL_PID_NAMESPACE) {
@@ -235,6 +260,9 @@ mod tests {
     fn an_examination_says_something_about_everything() {
         let findings = examine();
         let what: Vec<&str> = findings.iter().map(|finding| finding.what.as_str()).collect();
-        assert_eq!(what, ["kernel", "BTF", "security modules", "boot parameter"]);
+        assert_eq!(
+            what,
+            ["user", "PID namespace", "kernel", "BTF", "security modules", "boot parameter"]
+        );
     }
 }

@@ -1,13 +1,17 @@
 //! `lockc check`: is the configuration usable, and can it be enforced here?
 
-use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::{
     bpf::host::{self, Finding},
-    config::{self, Checked, Config, ConfigError, Place, expand},
+    config::{self, Checked, Config, ConfigError, Exposed, Place, expand},
 };
 
 /// Checks the configuration, all of it at once.
@@ -23,7 +27,8 @@ pub(super) struct Check {
     /// How the outcome is printed
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Check this machine too: kernel, BTF, security modules, boot parameter, runtimes
+    /// Check this machine too: user, PID namespace, kernel, BTF, security modules, boot parameter,
+    /// runtimes, and who can write the configuration
     #[arg(long)]
     host: bool,
 }
@@ -51,7 +56,11 @@ impl Check {
         if let Ok(checked) = &mut checked {
             checked.check_runtimes(|glob| expand(&[glob]).files.is_empty());
         }
-        let host = self.host.then(|| host_findings(checked.as_ref().ok()));
+        let host = self.host.then(|| {
+            let mut findings = host_findings(checked.as_ref().ok());
+            findings.extend(writers(&self.config));
+            findings
+        });
         let outcome = Outcome { path: self.config, checked, host };
         super::print(&match self.format {
             Format::Text => outcome.text(),
@@ -82,6 +91,24 @@ fn host_findings(checked: Option<&Checked>) -> Vec<Finding> {
         });
     }
     findings
+}
+
+/// Who can write the configuration at `path`.
+fn writers(path: &Path) -> Vec<Finding> {
+    let what = || "configuration".to_owned();
+    let files = config::files(path);
+    let exposed = config::exposed(files.iter().map(PathBuf::as_path));
+    if exposed.is_empty() {
+        let found = "nobody but root can write it".to_owned();
+        return vec![Finding { what: what(), found, remedy: None }];
+    }
+    let finding = |(path, Exposed { owner, mode }): (PathBuf, Exposed)| {
+        let path = path.display();
+        let found = format!("{path} can be written by others (owner {owner}, mode {mode:04o})");
+        let remedy = format!("chown root {path}, and chmod go-w {path}");
+        Finding { what: what(), found, remedy: Some(remedy) }
+    };
+    exposed.into_iter().map(finding).collect()
 }
 
 impl Outcome {
@@ -171,6 +198,11 @@ fn place(place: &Place) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        fs,
+        os::unix::fs::{PermissionsExt as _, chown},
+    };
+
     use super::*;
     use crate::config::Source;
 
@@ -248,5 +280,39 @@ mod tests {
         assert!(old.text().ends_with("error: kernel: 5.10\n  help: use a newer one\n"));
         let host = &old.json()["host"][0];
         assert_eq!((&host["ok"], &host["help"]), (&json!(false), &json!("use a newer one")));
+    }
+
+    #[test]
+    fn whoever_else_can_write_the_configuration_is_found() {
+        // Needs root.
+        let dir = tempfile::Builder::new().prefix("lockc-test-").tempdir_in("/run").unwrap();
+        let mode = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let (main, drop_ins) = (dir.path().join("lockc.toml"), dir.path().join("lockc.d"));
+        fs::create_dir(&drop_ins).unwrap();
+        let text = || {
+            let host = Some(writers(&main));
+            Outcome { host, ..outcome("", None) }
+                .text()
+                .replace(&*dir.path().to_string_lossy(), "D")
+        };
+        for file in [main.clone(), drop_ins.join("10-site.toml")] {
+            fs::write(&file, "").unwrap();
+            mode(&file, 0o644);
+        }
+        mode(&drop_ins, 0o755);
+        assert!(text().ends_with("\nconfiguration: nobody but root can write it\n"), "{}", text());
+        mode(&drop_ins.join("10-site.toml"), 0o666);
+        mode(&drop_ins, 0o775);
+        chown(&main, Some(1000), None).unwrap();
+        let expected = "\
+            error: configuration: D/lockc.d can be written by others (owner 0, mode 0775)\n  \
+            help: chown root D/lockc.d, and chmod go-w D/lockc.d\n\
+            error: configuration: D/lockc.d/10-site.toml can be written by others (owner 0, mode 0666)\n  \
+            help: chown root D/lockc.d/10-site.toml, and chmod go-w D/lockc.d/10-site.toml\n\
+            error: configuration: D/lockc.toml can be written by others (owner 1000, mode 0644)\n  \
+            help: chown root D/lockc.toml, and chmod go-w D/lockc.toml\n";
+        assert!(text().ends_with(expected), "{}", text());
     }
 }

@@ -1,6 +1,7 @@
 //! The command line: one file per verb.
 
 mod check;
+mod explain;
 mod policy;
 mod run;
 mod status;
@@ -24,6 +25,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Check(check::Check),
+    Explain(explain::Explain),
     Policy(policy::Policy),
     Run(run::Run),
     Status(status::Status),
@@ -35,6 +37,7 @@ pub fn main() -> ExitCode {
     let done = |()| ExitCode::SUCCESS;
     let outcome = match Cli::parse().verb {
         Verb::Check(check) => check.execute(),
+        Verb::Explain(explain) => Ok(explain.execute()),
         Verb::Policy(policy) => policy.execute().map(done),
         Verb::Run(run) => run.execute().map(done),
         Verb::Status(status) => status.execute(),

@@ -172,10 +172,22 @@ fn read_text(path: &Path) -> Result<String, ConfigError> {
     })
 }
 
+/// What decides what the configuration says, as far as it exists: the file at `path`, the directory of
+/// drop-ins, and those.
+pub fn files(path: &Path) -> Vec<PathBuf> {
+    let mut files = vec![path.to_owned(), drop_in_directory(path)];
+    files.extend(drop_ins(path).unwrap_or_default());
+    files
+}
+
+fn drop_in_directory(path: &Path) -> PathBuf {
+    path.parent().unwrap_or(Path::new("")).join(DROP_INS)
+}
+
 /// The files of [`DROP_INS`] beside the main file, in the order of their names. Hidden ones are
 /// those of editors.
 fn drop_ins(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
-    let directory = path.parent().unwrap_or(Path::new("")).join(DROP_INS);
+    let directory = drop_in_directory(path);
     let failed = |source| ConfigError::Read { path: directory.clone(), source };
     let entries = match fs::read_dir(&directory) {
         Ok(entries) => entries,

@@ -19,6 +19,7 @@ pub mod supported;
 #[cfg(test)]
 mod tests;
 mod users;
+mod writers;
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
@@ -26,10 +27,11 @@ use log::LevelFilter;
 
 pub use self::{
     expand::{Expansion, MAX_ENTRIES_READ, MAX_FILES, expand},
-    load::{Checked, ConfigError, DROP_INS, MAX_DROP_INS, MAX_LEN, PATH, Source},
+    load::{Checked, ConfigError, DROP_INS, MAX_DROP_INS, MAX_LEN, PATH, Source, files},
     policies::{MAX_OWN_POLICIES, MAX_PATH_RULES, MAX_RULES_PER_POLICY},
     problem::{Place, Problem, Report, Severity},
     rules::MAX_RULES,
+    writers::{Exposed, exposed},
 };
 use crate::policy::{
     Level, Match, Mode, Policy,

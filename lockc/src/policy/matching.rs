@@ -170,6 +170,8 @@ pub struct Match {
 pub struct Miss {
     /// Key below `match`, as in `label.tier`.
     pub key: String,
+    /// The glob that is asked for.
+    pub wanted: String,
     /// The value, cut to a length that can be shown; `None` if there is none.
     pub seen: Option<String>,
 }
@@ -178,6 +180,7 @@ pub struct Miss {
 /// trusted.
 struct Seen<'s> {
     key: Cow<'static, str>,
+    wanted: &'s Pattern,
     value: Option<Cow<'s, str>>,
     holds: bool,
     trusted: bool,
@@ -186,11 +189,12 @@ struct Seen<'s> {
 impl<'s> Seen<'s> {
     fn new(
         key: impl Into<Cow<'static, str>>,
-        pattern: &Pattern,
+        pattern: &'s Pattern,
         fact: Option<&'s Fact<String>>,
     ) -> Self {
         Self {
             key: key.into(),
+            wanted: pattern,
             value: fact.map(|fact| fact.value.as_str().into()),
             holds: fact.is_some_and(|fact| pattern.is_match(&fact.value)),
             trusted: fact.is_some_and(|fact| fact.trusted),
@@ -228,8 +232,11 @@ impl Match {
         let mut untrusted = None;
         for seen in self.seen(subject) {
             if !seen.holds {
-                let seen_value = seen.value.map(|value| value.chars().take(SHOWN).collect());
-                return Err(Miss { key: seen.key.into_owned(), seen: seen_value });
+                return Err(Miss {
+                    key: seen.key.into_owned(),
+                    wanted: seen.wanted.as_str().to_owned(),
+                    seen: seen.value.map(|value| value.chars().take(SHOWN).collect()),
+                });
             }
             if !seen.trusted {
                 untrusted.get_or_insert(seen.key);
@@ -245,6 +252,7 @@ impl Match {
             let name = identity.engine.value.name();
             Seen {
                 key: "engine".into(),
+                wanted: pattern,
                 value: Some(name.into()),
                 holds: pattern.is_match(name),
                 trusted: identity.engine.trusted,
@@ -271,14 +279,16 @@ impl Match {
         });
         let runtime = self.runtime.iter().map(move |pattern| Seen {
             key: "runtime".into(),
+            wanted: pattern,
             value: Some(runtime.into()),
             holds: pattern.is_match(runtime),
             trusted: true,
         });
-        let owner = self.owner.iter().map(move |pattern| Seen {
+        let owner = self.owner.iter().map(move |wanted| Seen {
             key: "owner".into(),
+            wanted: &wanted.pattern,
             value: Some(owner.to_string().into()),
-            holds: pattern.is_match(owner),
+            holds: wanted.is_match(owner),
             trusted: true,
         });
         engine.chain(names).chain(maps).chain(runtime).chain(owner)

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     Mode, PathRule, Policy, Verdict,
-    admission::{Control, Standard},
+    admission::{Control, Handling, Standard},
 };
 
 /// Names of [`PolicyFlags`], as docs/configuration.md has them.
@@ -17,6 +17,9 @@ const DENIALS: &[(u32, &str)] = &[
     (PolicyFlags::MOUNT, "mount"),
     (PolicyFlags::RUNTIME_FILES, "runtime_files"),
 ];
+
+/// Most paths in a summary.
+const MAX_BRIEF: usize = 4;
 
 impl Policy {
     /// The policy with everything it inherits, by the keys of the configuration. `default` is the
@@ -107,6 +110,42 @@ impl Policy {
             }
         }
         out
+    }
+
+    /// What it does under `mode`, a line for each kind.
+    pub fn brief(&self, mode: Mode) -> Vec<String> {
+        let list = |items: &[&str]| match items {
+            [] => "nothing".to_owned(),
+            _ => items.join(", "),
+        };
+        let denies = match mode {
+            Mode::Enforce => "denies",
+            Mode::Audit => "reports",
+        };
+        let mut lines = vec![format!("{denies} operations: {}", list(&self.denied_operations()))];
+        let mut denied = self.paths.iter().filter(|(_, verdict)| *verdict == Verdict::Deny);
+        let shown: Vec<String> =
+            denied.by_ref().take(MAX_BRIEF).map(|(rule, _)| rule.to_string()).collect();
+        let more = denied.count();
+        if !shown.is_empty() {
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            lines.push(format!("{denies} paths: {}{more}", shown.join(", ")));
+        }
+        let admission = self.admission(mode);
+        for (handling, text) in [
+            (Handling::Enforce, "refuses containers for"),
+            (Handling::Audit, "reports containers for"),
+            (Handling::Off, "does not look at"),
+        ] {
+            let controls = Control::ALL.iter().filter(|it| admission.handling(**it) == handling);
+            let controls: Vec<&str> = controls.map(|control| control.name()).collect();
+            match controls.len() {
+                0 => {}
+                all if all == Control::ALL.len() => lines.push(format!("{text}: all controls")),
+                _ => lines.push(format!("{text}: {}", controls.join(", "))),
+            }
+        }
+        lines
     }
 
     fn denied_operations(&self) -> Vec<&'static str> {

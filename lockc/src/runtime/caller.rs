@@ -9,7 +9,7 @@ use std::{
 
 use nix::{
     fcntl::OFlag,
-    unistd::{Gid, Pid, Uid},
+    unistd::{Gid, Pid, Uid, User, gettid},
 };
 
 use super::proc;
@@ -73,6 +73,11 @@ impl Caller {
         Ok(Self { tid, ids, start_ticks, cwd, root })
     }
 
+    /// Somebody with `ids` who stands where this thread does: for a caller that is not there.
+    pub fn standing_in(ids: Ids) -> Result<Self, CallerError> {
+        Ok(Self { ids, ..Self::read(gettid())? })
+    }
+
     /// The caller's working directory, opened with `O_PATH`.
     pub fn cwd(&self) -> BorrowedFd<'_> {
         self.cwd.as_fd()
@@ -122,6 +127,14 @@ pub fn start_ticks(stat: &[u8]) -> Option<u64> {
 }
 
 impl Ids {
+    /// The ids of a user's processes. The group of a user that `/etc/passwd` does not have is taken to
+    /// be the user's own.
+    pub fn of_user(uid: Uid) -> Self {
+        let user = User::from_uid(uid).ok().flatten();
+        let gid = user.map_or(Gid::from_raw(uid.as_raw()), |user| user.gid);
+        Self { euid: uid, fsuid: uid, fsgid: gid }
+    }
+
     /// Understands `/proc/TID/status`. The name in its first line is escaped, so
     /// that it cannot bring a line of its own.
     fn parse(status: &[u8]) -> Option<Self> {
@@ -169,7 +182,7 @@ mod tests {
 
     #[test]
     fn oneself() {
-        let caller = Caller::read(nix::unistd::gettid()).unwrap();
+        let caller = Caller::read(gettid()).unwrap();
         assert_eq!(caller.ids.euid, nix::unistd::geteuid());
         assert!(caller.start_ticks > 0);
         let cwd = nix::sys::stat::fstat(caller.cwd()).unwrap();

@@ -13,6 +13,7 @@ pub mod engine;
 pub mod plan;
 mod proc;
 mod regular;
+pub mod state;
 
 use std::os::fd::OwnedFd;
 

@@ -8,6 +8,7 @@ use std::{
     borrow::Cow,
     collections::HashMap,
     error::Error,
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
 };
 
@@ -22,8 +23,8 @@ use super::{
 use crate::{
     config::Config,
     policy::{
-        Decision, Policy, Subject,
-        admission::{self, Finding, Handling},
+        Decision, Subject,
+        admission::{self, Finding},
         decide,
     },
 };
@@ -82,6 +83,18 @@ pub struct New {
     pub target: Target,
     /// From a checkpoint.
     pub restore: bool,
+}
+
+/// What is decided about a new container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// Its policy.
+    pub decision: Decision,
+    /// What its bundle asks for that the policy does not admit. Not looked for if it is refused for
+    /// another reason.
+    pub findings: Vec<Finding>,
+    /// Why it must not start, for people.
+    pub refused: Option<String>,
 }
 
 /// What the gate does with a runtime that waits in `execve`.
@@ -146,8 +159,38 @@ pub fn plan(invocation: Invocation, owner: Uid) -> Plan {
 }
 
 impl New {
-    /// Says what to do with the container, whose bundle says `facts`, which is `identity`, and which
-    /// the runtime named `runtime` is to make.
+    /// Decides about the container, whose bundle says `facts`, which is `identity`, and which the
+    /// runtime named `runtime` is to make.
+    pub fn judge(
+        &self,
+        facts: &Facts,
+        identity: &Identity,
+        runtime: &str,
+        config: &Config,
+    ) -> Judgement {
+        let decision = decide(Subject { owner: self.key.owner, runtime, identity }, config);
+        let mut findings = Vec::new();
+        let refused = match (&decision.refused, config.policy(&decision.policy)) {
+            (Some(why), _) => Some(why.clone()),
+            // A policy that is not there allows nothing.
+            (None, None) => Some(format!("there is no policy `{}`", decision.policy)),
+            (None, Some(policy)) if self.restore && !policy.allows_restore() => Some(format!(
+                "policy `{}` does not allow restoring containers from a checkpoint ({})",
+                decision.policy, decision.why
+            )),
+            (None, Some(policy)) => {
+                findings = admission::evaluate(
+                    &without_claims(facts, identity),
+                    &policy.admission(decision.mode),
+                );
+                let is_refused = findings.iter().any(Finding::refuses);
+                is_refused.then(|| self.refusal(&decision, &findings))
+            }
+        };
+        Judgement { decision, findings, refused }
+    }
+
+    /// Says what to do with the container, about which [`Self::judge`] decides.
     pub fn admit(
         self,
         facts: &Facts,
@@ -155,40 +198,20 @@ impl New {
         runtime: &str,
         config: &Config,
     ) -> Action {
-        let Self { key, restore, .. } = self;
-        let subject = Subject { owner: key.owner, runtime, identity: &identity };
-        let decision = decide(subject, config);
-        if let Some(why) = decision.refused {
+        let Judgement { decision, findings, refused } =
+            self.judge(facts, &identity, runtime, config);
+        if let Some(why) = refused {
             return Action::Deny { why };
         }
-        // A policy that is not there allows nothing.
-        let Some(policy) = config.policy(&decision.policy) else {
-            return Action::Deny { why: format!("there is no policy `{}`", decision.policy) };
-        };
-        if restore && !policy.allows_restore() {
-            return Action::Deny {
-                why: format!(
-                    "policy `{}` does not allow restoring containers from a checkpoint ({})",
-                    decision.policy, decision.why
-                ),
-            };
-        }
-        let findings = admission::evaluate(
-            &without_claims(facts, &identity),
-            &policy.admission(decision.mode),
-        );
-        if findings.iter().any(|finding| finding.handling == Handling::Enforce) {
-            return Action::Deny { why: refusal(&key, &decision, policy, &findings) };
-        }
         let mut flags = 0;
-        if restore {
+        if self.restore {
             flags |= RegistrationFlags::CRIU;
         }
         if !facts.hooks.create_container.is_empty() {
             flags |= RegistrationFlags::HOOKS;
         }
         let (identity, decision) = (Box::new(identity), Box::new(decision));
-        Action::Create { key, identity, decision, findings, flags }
+        Action::Create { key: self.key, identity, decision, findings, flags }
     }
 
     /// Says what to do with the container if its bundle could not be read.
@@ -198,6 +221,37 @@ impl New {
             // into force for none of its processes.
             Action::Unattributed { why: Some(why) } if self.restore => Action::Deny { why },
             action => action,
+        }
+    }
+
+    /// Which controls refuse the container, what they found, and how to allow it.
+    fn refusal(&self, decision: &Decision, findings: &[Finding]) -> String {
+        let Decision { policy, why, .. } = decision;
+        let refusals: Vec<String> = findings
+            .iter()
+            .filter(|finding| finding.refuses())
+            .map(|finding| {
+                let (control, remedy) = (finding.control.name(), finding.remedy_in(policy));
+                format!("{control}: {} (to allow it: {remedy})", finding.found)
+            })
+            .collect();
+        format!(
+            "container={} is not admitted by policy {policy} ({why}): {}{}",
+            self.key.id,
+            refusals.join("; "),
+            self.pointer()
+        )
+    }
+
+    /// Where to read more about the container. Whoever starts it chooses the path, and somebody else
+    /// puts it into a shell: only paths that are plain words are shown.
+    fn pointer(&self) -> String {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:@,=%".contains(&byte);
+        match self.target.bundle.as_deref().filter(|bundle| bundle.is_absolute()) {
+            Some(bundle) if bundle.as_os_str().as_bytes().iter().copied().all(is_plain) => {
+                format!("; see `lockc explain {}`", bundle.display())
+            }
+            _ => String::new(),
         }
     }
 }
@@ -216,38 +270,9 @@ fn without_claims<'f>(facts: &'f Facts, identity: &Identity) -> Cow<'f, Facts> {
     Cow::Owned(facts)
 }
 
-/// Which controls refuse a container, what they found, and how to allow it.
-fn refusal(
-    key: &ContainerKey,
-    decision: &Decision,
-    policy: &Policy,
-    findings: &[Finding],
-) -> String {
-    let refusals: Vec<String> = findings
-        .iter()
-        .filter(|finding| finding.handling == Handling::Enforce)
-        .map(|Finding { control, found, remedy, .. }| {
-            format!("{}: {found} (to allow it: {remedy})", control.name())
-        })
-        .collect();
-    format!(
-        "container={} is not admitted by policy {} ({}): {}",
-        key.id,
-        policy.name,
-        decision.why,
-        refusals.join("; ").replace("[policy.NAME", &format!("[policy.{}", policy.name))
-    )
-}
-
 /// Says what to do with a runtime about which something could not be found out.
 pub fn failed(error: &dyn Error, config: &Config) -> Action {
-    let mut why = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        why.push_str(": ");
-        why.push_str(&error.to_string());
-        source = error.source();
-    }
+    let why = chain(error);
     if config.starts_unseen() {
         Action::Unattributed { why: Some(why) }
     } else {
@@ -255,196 +280,17 @@ pub fn failed(error: &dyn Error, config: &Config) -> Action {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        config::OnError,
-        policy::{LABEL, Level, Mode},
-        runtime::{
-            bundle::Hook,
-            cmdline::{CmdlineError, Dialect, parse},
-            engine::{self, BundlePlace, Keeper, Records},
-        },
-    };
-
-    const ROOT: Uid = Uid::from_raw(0);
-    const USER: Uid = Uid::from_raw(1000);
-
-    fn planned(line: &str) -> Plan {
-        let words: Vec<Vec<u8>> = line.split(' ').map(Into::into).collect();
-        plan(parse(Dialect::Runc, &words, false).unwrap(), ROOT)
+/// An error with what it comes from.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
     }
-
-    fn key(owner: Uid, root: Option<&str>, id: &str) -> ContainerKey {
-        ContainerKey::new(owner, root.map(Path::new), ContainerId::new(id).unwrap())
-    }
-
-    #[test]
-    fn commands() {
-        for (line, restore) in
-            [("runc create c", false), ("runc run c", false), ("runc restore c", true)]
-        {
-            let Plan::New(new) = planned(line) else { panic!("{line}") };
-            assert_eq!((new.key, new.restore), (key(ROOT, None, "c"), restore));
-        }
-        let join = |flags| Plan::Act(Action::Join { key: key(ROOT, Some("/r"), "c"), flags });
-        assert_eq!(planned("runc --root //r/ exec c sh"), join(0));
-        assert_eq!(planned("runc --root /r checkpoint c"), join(RegistrationFlags::CRIU));
-        for line in ["runc start c", "runc delete c", "runc list", "runc --version", "runc"] {
-            assert_eq!(planned(line), Plan::Act(Action::Unattributed { why: None }), "{line}");
-        }
-        assert_eq!(planned("runc init"), Plan::Act(Action::Keep));
-    }
-
-    /// A container of no engine.
-    fn nobody(facts: &Facts, new: &New) -> Identity {
-        let place = BundlePlace { path: "/bundle".into(), keeper: Keeper::Anyone };
-        engine::identity(facts, &place, &new.target.id, &Records::default())
-    }
-
-    #[test]
-    fn restoring_needs_a_policy_that_allows_it() {
-        let admit = |config: &Config| {
-            let Plan::New(new) = planned("runc restore c") else { panic!() };
-            let facts = Facts::default();
-            let identity = nobody(&facts, &new);
-            new.admit(&facts, identity, "runc", config)
-        };
-        let mut config = Config::default();
-        assert_eq!(
-            admit(&config),
-            Action::Deny {
-                why: "policy `baseline` does not allow restoring containers from a checkpoint (no \
-                  rule matches)"
-                    .into()
-            }
-        );
-        let Plan::New(new) = planned("runc restore c") else { panic!() };
-        assert!(matches!(new.failed(&CmdlineError::Empty, &config), Action::Deny { .. }));
-        config.default.policy = Level::Privileged.name().into();
-        let Action::Create { decision, flags, .. } = admit(&config) else { panic!() };
-        assert_eq!((decision.policy.as_str(), flags), ("privileged", RegistrationFlags::CRIU));
-    }
-
-    #[test]
-    fn hooks_inside_the_container_are_flagged() {
-        let mut facts = Facts::default();
-        facts.hooks.start_container.push(Hook::default());
-        let admit = |facts: &Facts| {
-            let Plan::New(new) = planned("runc create c") else { panic!() };
-            let identity = nobody(facts, &new);
-            let Action::Create { decision, flags, .. } =
-                new.admit(facts, identity, "runc", &Config::default())
-            else {
-                panic!()
-            };
-            assert_eq!((decision.policy.as_str(), decision.mode), ("baseline", Mode::Enforce));
-            flags
-        };
-        assert_eq!(admit(&facts), 0);
-        facts.hooks.create_container.push(Hook::default());
-        assert_eq!(admit(&facts), RegistrationFlags::HOOKS);
-    }
-
-    #[test]
-    fn a_policy_that_cannot_be_had_is_no_reason_to_start_without() {
-        let facts = Facts {
-            annotations: [(LABEL.to_owned(), "offline".to_owned())].into(),
-            ..Facts::default()
-        };
-        let Plan::New(new) = planned("runc create c") else { panic!() };
-        let identity = nobody(&facts, &new);
-        assert_eq!(
-            new.admit(&facts, identity, "runc", &Config::default()),
-            Action::Deny {
-                why:
-                    "its annotation org.lockc.policy asks for policy `offline`: `network.mode` is \
-                      not enforced by this version"
-                        .into()
-            }
-        );
-    }
-
-    #[test]
-    fn errors_go_by_the_configuration() {
-        let mut config = Config::default();
-        let why = "the argument list is empty".to_owned();
-        let action = failed(&CmdlineError::Empty, &config);
-        assert_eq!(action, Action::Unattributed { why: Some(why.clone()) });
-        let Plan::New(new) = planned("runc create c") else { panic!() };
-        assert_eq!(new.failed(&CmdlineError::Empty, &config), action);
-        config.daemon.on_error = OnError::Deny;
-        assert_eq!(failed(&CmdlineError::Empty, &config), Action::Deny { why });
-    }
-
-    #[test]
-    fn what_cannot_be_understood_is_no_way_around_admission() {
-        let mut config = Config::default();
-        config.default.policy = Level::Restricted.name().into();
-        let action = failed(&CmdlineError::Empty, &config);
-        assert_eq!(action, Action::Deny { why: "the argument list is empty".into() });
-        // Where findings are only reported, there is nothing to get around.
-        config.default.mode = Mode::Audit;
-        assert!(matches!(failed(&CmdlineError::Empty, &config), Action::Unattributed { .. }));
-    }
-
-    #[test]
-    fn records_are_found_by_key_then_by_id() {
-        let records: HashMap<_, _> = [
-            (key(ROOT, Some("/run/a"), "x"), 1),
-            (key(ROOT, Some("/run/b"), "x"), 2),
-            (key(ROOT, Some("/run/a"), "y"), 3),
-            (key(USER, None, "x"), 4),
-            (key(USER, None, "z"), 5),
-        ]
-        .into();
-        let find = |owner, root, id| key(owner, root, id).find(&records).copied();
-        assert_eq!(find(ROOT, Some("/run/a/"), "x"), Some(1));
-        assert_eq!(find(ROOT, None, "x"), None, "there are two");
-        assert_eq!(find(ROOT, None, "y"), Some(3));
-        assert_eq!(find(ROOT, Some("/run/user/1000/runc"), "z"), Some(5));
-        assert_eq!(find(USER, Some("/elsewhere"), "x"), Some(4));
-        assert_eq!(find(USER, None, "y"), None, "root's container is not the user's");
-        assert_eq!(find(USER, Some("/run/a"), "y"), None);
-        assert_eq!(find(ROOT, None, "w"), None);
-    }
-
-    #[test]
-    fn what_a_policy_does_not_admit_does_not_start() {
-        let process = Some(crate::runtime::bundle::Process::default());
-        let facts = Facts { process, ..Facts::default() };
-        let admit = |config: &Config| {
-            let Plan::New(new) = planned("runc create c") else { panic!() };
-            let identity = nobody(&facts, &new);
-            new.admit(&facts, identity, "runc", config)
-        };
-        let mut config = Config::default();
-        let Action::Create { findings, .. } = admit(&config) else { panic!() };
-        assert!(findings.iter().all(|finding| finding.handling == Handling::Audit));
-        assert!(!findings.is_empty());
-        config.default.policy = Level::Restricted.name().into();
-        let Action::Deny { why } = admit(&config) else { panic!() };
-        assert!(
-            why.starts_with("container=c is not admitted by policy restricted (no rule matches): ")
-        );
-        assert!(why.contains("run_as_non_root: "), "{why}");
-        assert!(why.contains("[policy.restricted.admission]"), "{why}");
-        config.default.mode = Mode::Audit;
-        assert!(matches!(admit(&config), Action::Create { .. }));
-    }
-
-    #[test]
-    fn annotations_of_kubelets_runtime_count_from_it_alone() {
-        let mut facts = Facts::default();
-        facts.annotations.insert("io.kubernetes.cri.container-type".into(), "sandbox".into());
-        facts.annotations.insert("other".into(), "kept".into());
-        let Plan::New(new) = planned("runc create c") else { panic!() };
-        let mut identity = nobody(&facts, &new);
-        assert_eq!(without_claims(&facts, &identity).annotations.len(), 1);
-        identity.engine.value = Engine::Cri;
-        assert_eq!(without_claims(&facts, &identity).annotations.len(), 1);
-        identity.engine.trusted = true;
-        assert_eq!(without_claims(&facts, &identity).annotations.len(), 2);
-    }
+    text
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::{sys::signal::Signal, unistd::Pid};
+use serde_json::Value;
 
 use super::{
     holdings::Holdings,
@@ -197,6 +198,16 @@ impl Lockc {
             Ok(self.log()?.lines().find(|line| matches(line)).map(str::to_owned))
         });
         found.with_context(|| format!("log:\n{}", tail(&self.log().unwrap_or_default(), 30)))
+    }
+
+    /// What `lockc explain` says by the daemon's configuration, and its exit code.
+    pub(crate) fn explain(&self, args: &[&str]) -> Result<(Option<i32>, Value)> {
+        let mut command = Command::new(LOCKC);
+        command.args(["explain", "--format=json", "--config"]).arg(self.config_path()).args(args);
+        let output = process::run(&mut command, STOP_DEADLINE)?;
+        let said = serde_json::from_str(&output.stdout)
+            .with_context(|| format!("lockc explain {args:?}: {output}"))?;
+        Ok((output.status.code(), said))
     }
 
     /// The denials of a container that the log has so far.

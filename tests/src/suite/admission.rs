@@ -1,6 +1,6 @@
 //! What a bundle asks for and its policy does not admit does not start, and the log says why.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::json;
 
 use crate::harness::{
@@ -146,11 +146,25 @@ fn refused(context: &Context) -> Result<()> {
         let line = refusal(&lockc, &id)?;
         ensure!(line.contains(&format!(": {control}: ")), "{name}: {line}");
         ensure!(line.contains("to allow it"), "{name}: {line}");
+        explained(&lockc, &line, control)?;
         lockc.reload(&config(context, exception))?;
         let Attempt { started, said, .. } = attempt(context, name, setup)?;
         ensure!(started, "{name} with {exception}: {said}");
         lockc.reload(&config(context, ""))?;
     }
+    Ok(())
+}
+
+/// The command that a refusal names says the same: this control, and no other.
+fn explained(lockc: &Lockc, refusal: &str, control: &str) -> Result<()> {
+    let bundle =
+        refusal.split_once("see `lockc explain ").and_then(|(_, rest)| rest.split_once('`'));
+    let (bundle, _) = bundle.with_context(|| format!("it names no command: {refusal}"))?;
+    let (code, said) = lockc.explain(&[bundle])?;
+    let found: Vec<_> = said["admission"].as_array().into_iter().flatten().collect();
+    let [finding] = found[..] else { bail!("not one finding: {said}") };
+    ensure!(finding["control"] == control && finding["handling"] == "enforce", "{said}");
+    ensure!(code == Some(1) && said["starts"] == false, "{code:?}: {said}");
     Ok(())
 }
 

@@ -4,8 +4,9 @@ use std::{process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::explain::{agrees, registered};
 use crate::harness::{
-    Context, Phase,
+    Context, Lockc, Phase,
     bundle::LEVEL,
     fixture::{SERVICE_ACCOUNT, TOKEN},
     process::{self, Output, wait_for},
@@ -25,6 +26,7 @@ pub(crate) const TESTS: &[Test] = &[
     test("rootless-podman-exec", |context| exec(context, Engine::Rootless)),
     test("rootless-podman-claims", rootless_claims),
     Test { daemon: Daemon::Own, ..test("facts", facts) },
+    Test { daemon: Daemon::Own, ..test("explain", explained) },
 ];
 
 const fn test(name: &'static str, run: fn(&Context) -> Result<()>) -> Test {
@@ -307,4 +309,48 @@ fn facts(context: &Context) -> Result<()> {
     let (read, line) = reads(Engine::Docker, &["--label=org.lockc.policy=baseline"])?;
     ensure!(!read && line.contains("policy=baseline"), "a label does not tighten: {line}");
     Ok(())
+}
+
+/// Running containers are explained by id and by name as the log has them, whatever keeps them.
+fn explained(context: &Context) -> Result<()> {
+    let policy = |name: &str, key: &str| {
+        format!(
+            "[[rule]]\nname = \"{name}\"\npolicy = \"{name}\"\n{key}\n[policy.{name}]\n\
+             extends = \"baseline\"\npaths.deny = [\"/{name}\"]\n"
+        )
+    };
+    let config = [
+        context.runtime_tables(),
+        policy("of-docker", "match.engine = \"docker\""),
+        policy("of-users", "match.owner = \"[1-9]*\""),
+        policy("of-podman", "match.engine = \"podman\""),
+        policy("of-ctr", "match.engine = \"containerd\""),
+    ];
+    let lockc = context.start_lockc(&config.concat())?;
+    for (engine, policy) in [
+        (Engine::Docker, "of-docker"),
+        (Engine::Podman, "of-podman"),
+        (Engine::Rootless, "of-users"),
+        (Engine::Containerd, "of-ctr"),
+    ] {
+        engine.load(context)?;
+        let name = format!("lt-{}", tag(context));
+        engine
+            .start(context, &name, true, &[], &["/bin/sleep", "1000"])?
+            .success(format_args!("{engine:?}: run"))?;
+        let judged = explained_one(&lockc, engine, &name, policy);
+        engine.remove(&name)?;
+        judged.with_context(|| format!("{engine:?}"))?;
+    }
+    Ok(())
+}
+
+fn explained_one(lockc: &Lockc, engine: Engine, name: &str, policy: &str) -> Result<()> {
+    let id = match engine {
+        Engine::Containerd => name.to_owned(),
+        _ => engine.does(&["inspect", "--format={{.Id}}", name])?.success("inspect")?.stdout,
+    };
+    let id = id.trim();
+    ensure!(registered(lockc, id)?.0 == policy, "it has another policy than {policy}");
+    agrees(lockc, id, &[id, &id[..id.len().min(12)], name])
 }

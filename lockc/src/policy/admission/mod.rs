@@ -171,8 +171,20 @@ pub struct Finding {
     pub handling: Handling,
     /// What was found, with the value, for people.
     pub found: String,
-    /// How to allow it in the configuration, for people.
+    /// How to allow it in the configuration, for people. The policy is called `NAME`.
     pub remedy: String,
+}
+
+impl Finding {
+    /// Whether the container does not start for it.
+    pub fn refuses(&self) -> bool {
+        self.handling == Handling::Enforce
+    }
+
+    /// [`Self::remedy`] with the name of the policy.
+    pub fn remedy_in(&self, policy: &str) -> String {
+        self.remedy.replace("[policy.NAME", &format!("[policy.{policy}"))
+    }
 }
 
 /// What `facts` ask for and `rules` do not admit: at most one finding for each control, in the order

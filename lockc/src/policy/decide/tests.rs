@@ -101,7 +101,11 @@ fn reasons_and_modes() {
     let config = config(&format!("[default]\nmode = \"audit\"\n{RULES}"));
     let identity = Identity { annotations: map(&[("tier", "kiosk")], true), ..identity(&[]) };
     let decision = decided(&config, 0, &identity);
-    let miss = Miss { key: "annotation.image".into(), seen: None };
+    let miss = Miss {
+        key: "annotation.image".into(),
+        wanted: "registry.example/agents/*".into(),
+        seen: None,
+    };
     assert_eq!(
         decision,
         Decision {
@@ -165,7 +169,8 @@ fn every_key() {
         }
         let (decision, passed) = decide(missing);
         assert_eq!(decision.policy, "baseline", "{key}");
-        let miss = Miss { key: key.into(), seen: seen.map(str::to_owned) };
+        let wanted = missing.to_owned();
+        let miss = Miss { key: key.into(), wanted, seen: seen.map(str::to_owned) };
         assert_eq!(passed, [Passed { rule: "r".into(), reason: Reason::Miss(miss) }]);
     }
 }

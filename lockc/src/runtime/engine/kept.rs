@@ -28,11 +28,11 @@ use crate::runtime::{
 pub const MAX_RECORD_LEN: u64 = 1 << 20;
 
 /// Longest path: the kernel's own limit.
-pub(super) const MAX_PATH_LEN: usize = 4096;
+pub(in crate::runtime) const MAX_PATH_LEN: usize = 4096;
 
 /// Why a file or directory is not used.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum KeptError {
+pub(in crate::runtime) enum KeptError {
     /// It cannot be opened.
     #[error("cannot open {}: {source}", path.display())]
     Open { path: PathBuf, source: Errno },
@@ -98,7 +98,7 @@ pub(super) fn file(dir: BorrowedFd<'_>, name: &str, path: &Path) -> Result<Owned
 
 /// Reads the record at `path` as `caller` sees it and with its rights. It must belong to them, or
 /// to root: no other user shall put words into their mouth.
-pub(super) fn read_as(caller: &Caller, path: &Path) -> Result<Vec<u8>, KeptError> {
+pub(in crate::runtime) fn read_as(caller: &Caller, path: &Path) -> Result<Vec<u8>, KeptError> {
     let _ids = AssumedIds::assume(caller.ids)?;
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let resolve = ResolveFlag::RESOLVE_IN_ROOT

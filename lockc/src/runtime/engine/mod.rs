@@ -5,7 +5,7 @@
 //! [`identity`] decides. `docs/facts.md` says for every fact and engine where it comes from, whether
 //! it is trusted, and why.
 
-mod kept;
+pub(super) mod kept;
 mod kubernetes;
 mod local;
 mod place;
