@@ -20,7 +20,7 @@ mod token;
 use crate::harness::runner::Test;
 
 /// Groups of the small guest, in the order in which they run.
-const MICRO: [&[Test]; 14] = [
+const MICRO: [&[Test]; 15] = [
     ordinary::TESTS,
     stdio::TESTS,
     hooks::TESTS,
