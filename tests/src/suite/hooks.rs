@@ -14,7 +14,7 @@ use crate::harness::{
 };
 
 pub(crate) const TESTS: &[Test] = &[
-    test("every-kind", With::Each, every_kind),
+    test("every-kind", With::EachButYouki, every_kind),
     test("mounting", With::Each, mounting),
     test("start-container", With::Each, start_container),
     test("image-program-in-chroot", With::Each, image_program_in_chroot),

@@ -15,7 +15,7 @@ pub(crate) const TESTS: &[Test] = &[
     test("work", With::Each, work),
     test("exec", With::Each, exec),
     test("volumes", With::Each, volumes),
-    test("user-namespace", With::Each, user_namespace),
+    test("user-namespace", With::EachButYouki, user_namespace),
     test("seccomp", With::Each, seccomp),
     test("life-cycle", With::Each, life_cycle),
 ];

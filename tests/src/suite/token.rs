@@ -27,13 +27,13 @@ use crate::{
 
 pub(crate) const TESTS: &[Test] = &[
     test("routes", With::Each, routes),
-    test("capabilities", With::Each, capabilities),
+    test("capabilities", With::EachButYouki, capabilities),
     test("exec", With::Each, exec),
     test("in-image", With::One, in_image),
     test("var-run", With::One, var_run),
     test("overlayfs", With::One, overlayfs),
     test("unprivileged", With::One, unprivileged),
-    test("no-mount-namespace", With::Each, no_mount_namespace),
+    test("no-mount-namespace", With::EachButYouki, no_mount_namespace),
 ];
 
 const fn test(name: &'static str, with: With, run: fn(&Context) -> Result<()>) -> Test {
