@@ -3,6 +3,7 @@
 mod admission;
 mod engines;
 mod escape;
+mod examples;
 mod hooks;
 mod host;
 mod input;
@@ -18,7 +19,7 @@ mod token;
 use crate::harness::runner::Test;
 
 /// Groups of the small guest, in the order in which they run.
-const MICRO: [&[Test]; 13] = [
+const MICRO: [&[Test]; 14] = [
     ordinary::TESTS,
     stdio::TESTS,
     hooks::TESTS,
@@ -32,11 +33,12 @@ const MICRO: [&[Test]; 13] = [
     instant::TESTS,
     admission::TESTS,
     reload::TESTS,
+    examples::TESTS,
 ];
 
 /// Tests for the full guest.
 pub(crate) fn full() -> Vec<&'static Test> {
-    engines::TESTS.iter().collect()
+    engines::TESTS.iter().chain(examples::ENGINES).collect()
 }
 
 /// Tests for the small guest.
