@@ -6,16 +6,16 @@ mod engines;
 
 use std::{fs, os::unix::fs::symlink, path::Path, process::Stdio};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use case::{
     Case,
     Fate::{Contained, Free, Reads, Refused},
-    VOLUME, annotate, check, hardened, installed, off, plain, pod,
+    VOLUME, annotate, check, hardened, installed, off, plain, pod, starts_unread,
 };
 use serde_json::json;
 
 use crate::harness::{
-    Bundle, Container, Context, Lockc, Runtime,
+    Bundle, Container, Context, Runtime,
     attack::results,
     container::DEADLINE,
     fixture::TokenVolume,
@@ -82,34 +82,24 @@ fn shipped(context: &Context) -> Result<()> {
         bundle.annotation("org.lockc.policy", policy);
         bundle
     };
-    let lockc = check(
-        context,
-        SHIPPED,
-        &[
-            Case::new("says-nothing", crun, |id| plain(context, id), (Free, Contained), "baseline"),
-            Case::new(
-                "asks-for-less",
-                crun,
-                |id| asks(id, "restricted"),
-                (Free, Refused),
-                "not admitted by policy restricted",
-            ),
-            Case::new(
-                "asks-for-more",
-                crun,
-                |id| asks(id, "privileged"),
-                (Free, Contained),
-                "`privileged` does not count",
-            ),
-        ],
-    )?;
+    let claims = [
+        Case::new(
+            "asks-for-less",
+            crun,
+            |id| asks(id, "restricted"),
+            (Free, Refused),
+            "not admitted by policy restricted",
+        ),
+        Case::new(
+            "asks-for-more",
+            crun,
+            |id| asks(id, "privileged"),
+            (Free, Contained),
+            "policy=baseline mode=enforce",
+        ),
+    ];
     let later =
         Case::new("appears", &appears, |id| plain(context, id), (Free, Contained), "baseline");
-    fs::copy(&context.runtime().binary, &appears.binary)?;
-    let result = later.with(context, &lockc);
-    fs::remove_file(&appears.binary)?;
-    result?;
-    drop(lockc);
 
     let keys = context.image().join("etc/kiosk/keys");
     fs::create_dir_all(&keys)?;
@@ -155,19 +145,25 @@ fn shipped(context: &Context) -> Result<()> {
     ];
     off(context, &cases)?;
     ensure!(reads_keys(context, crun, &kiosk)? == (true, true), "lockc off: the keys");
-    let drop_in = context.scratch().join("lockc/lockc.d/50-shown.toml");
-    fs::create_dir_all(drop_in.parent().context("it is in a directory")?)?;
-    fs::write(&drop_in, shown())?;
-    let result = context.start_lockc(SHIPPED).and_then(|lockc| {
-        for case in &cases {
-            case.with(context, &lockc)?;
-        }
-        let (private, public) = reads_keys(context, crun, &kiosk)?;
-        ensure!(!private && public, "private: {private}, public: {public}");
-        Ok(())
-    });
+    let lockc = check(context, SHIPPED, &claims)?;
+
+    fs::copy(&context.runtime().binary, &appears.binary)?;
+    let result = later.with(context, &lockc);
+    fs::remove_file(&appears.binary)?;
+    result?;
+
+    let drop_ins = lockc.directory().join("lockc.d");
+    let drop_in = drop_ins.join("50-shown.toml");
+    lockc.expect_reload(|| {
+        fs::create_dir_all(&drop_ins)?;
+        Ok(fs::write(&drop_in, shown())?)
+    })?;
+    let result = cases.iter().try_for_each(|case| case.with(context, &lockc).map(drop));
+    let keys = result.and_then(|()| reads_keys(context, crun, &kiosk));
     fs::remove_file(&drop_in)?;
-    result
+    let (private, public) = keys?;
+    ensure!(!private && public, "private: {private}, public: {public}");
+    Ok(())
 }
 
 /// Whether a container reads its private and its public key.
@@ -268,7 +264,12 @@ fn audit_first(context: &Context) -> Result<()> {
     ensure!(is_refused_to_restore(context, crun)?, "it is let restore");
     let (_, fate) = asks.fate(context)?;
     ensure!(fate == asks.on, "a label that names no policy: {fate:?}");
-    unknown(context, crun, &lockc)
+    ensure!(starts_unread(context, crun)?, "a container that lockc cannot understand");
+    let why = "is longer than";
+    lockc.wait_for_line("the reason", |line| {
+        line.contains("default policy") && line.contains(why)
+    })?;
+    Ok(())
 }
 
 /// Whether the runtime is not let start that is to restore a container. Let start, it finds nothing to
@@ -285,22 +286,6 @@ fn is_refused_to_restore(context: &Context, runtime: &Runtime) -> Result<bool> {
         }
         Err(error) => Ok(format!("{error:#}").contains("not permitted")),
     }
-}
-
-/// "A container that lockc cannot understand starts": one whose `config.json` is too long.
-fn unknown(context: &Context, runtime: &Runtime, lockc: &Lockc) -> Result<()> {
-    let id = context.id("unknown");
-    let mut bundle = plain(context, &id);
-    bundle.annotation("padding", &" ".repeat(17 << 20));
-    bundle.config["process"]["args"] = json!(["/bin/echo", "started"]);
-    let output = Container::new(runtime, &id, &bundle)?.run()?;
-    fs::remove_dir_all(bundle.dir())?;
-    ensure!(output.stdout == "started\n", "{}", output.status);
-    let why = "is longer than";
-    lockc.wait_for_line("the reason", |line| {
-        line.contains("default policy") && line.contains(why)
-    })?;
-    Ok(())
 }
 
 /// A node of k3s, which brings its runtime along.
@@ -323,7 +308,6 @@ fn k3s(context: &Context) -> Result<()> {
             Case::new("web", old, of("default", "web"), (Free, Contained), "policy=baseline"),
             Case::new("coredns", old, of("kube-system", "coredns-7d"), (Free, Reads), "api-client"),
             Case::new("lb", old, of("kube-system", "svclb-web"), (Free, Free), "policy=privileged"),
-            Case::new("csi", old, of("kube-system", "x-csi-1"), (Free, Free), "policy=privileged"),
             Case::new("named-so", old, of("default", "svclb-web"), (Free, Contained), "baseline"),
             Case::new(
                 "forged",

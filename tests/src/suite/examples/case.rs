@@ -167,3 +167,19 @@ pub(super) fn pod(context: &Context, id: &str, namespace: &str, pod: &str) -> Bu
     annotate(&mut bundle, namespace, pod, "main");
     bundle
 }
+
+/// Whether a container starts that lockc cannot understand: its `config.json` is too long.
+pub(super) fn starts_unread(context: &Context, runtime: &Runtime) -> Result<bool> {
+    let id = context.id("unknown");
+    let mut bundle = context.bundle(&id, &["/bin/echo", "started"]);
+    bundle.annotation("padding", &" ".repeat(17 << 20));
+    let output = Container::new(runtime, &id, &bundle)?.run();
+    fs::remove_dir_all(bundle.dir())?;
+    match output {
+        Ok(output) => Ok(output.stdout == "started\n"),
+        Err(error) => {
+            ensure!(format!("{error:#}").contains("not permitted"), "{error:#}");
+            Ok(false)
+        }
+    }
+}

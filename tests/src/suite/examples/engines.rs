@@ -9,9 +9,9 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::SHIPPED;
+use super::{SHIPPED, case::starts_unread};
 use crate::harness::{
-    Container, Context, Lockc,
+    Context, Lockc,
     engine::{DEADLINE, Engine, IMAGE},
     fixture::{SERVICE_ACCOUNT, TOKEN},
     process::{Output, wait_for},
@@ -87,7 +87,7 @@ fn kiosk_docker(context: &Context) -> Result<()> {
     starts(docker, &all, "true").context("lockc off")?;
     starts(docker, &keys, reads).context("lockc off")?;
     starts(docker, &[&vendor[..], &name].concat(), "true").context("lockc off")?;
-    unknown(context).and_then(|started| {
+    starts_unread(context, context.runtime()).and_then(|started| {
         ensure!(started, "lockc off: the container with a long config.json does not start");
         Ok(())
     })?;
@@ -108,24 +108,11 @@ fn kiosk_docker(context: &Context) -> Result<()> {
     starts(docker, &[&vendor[..], &user].concat(), "true")?;
     let output = run(docker, &[&vendor[..], &user, &keys].concat(), &["sh", "-c", reads])?;
     ensure!(!output.stdout.contains("secret"), "third-party keys: {output}");
-    ensure!(!unknown(context)?, "a container that lockc cannot understand starts");
+    ensure!(
+        !starts_unread(context, context.runtime())?,
+        "a container that lockc cannot understand starts"
+    );
     Ok(())
-}
-
-/// Whether a container starts whose `config.json` is too long for lockc.
-fn unknown(context: &Context) -> Result<bool> {
-    let id = context.id("unknown");
-    let mut bundle = context.bundle(&id, &["/bin/echo", "started"]);
-    bundle.annotation("padding", &" ".repeat(17 << 20));
-    let output = Container::new(context.runtime(), &id, &bundle)?.run();
-    fs::remove_dir_all(bundle.dir())?;
-    match output {
-        Ok(output) => Ok(output.stdout == "started\n"),
-        Err(error) => {
-            ensure!(format!("{error:#}").contains("not permitted"), "{error:#}");
-            Ok(false)
-        }
-    }
 }
 
 fn podman_rootless(context: &Context) -> Result<()> {
