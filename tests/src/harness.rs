@@ -5,6 +5,7 @@ pub(crate) mod bundle;
 pub(crate) mod container;
 pub(crate) mod context;
 pub(crate) mod daemon;
+pub(crate) mod engine;
 pub(crate) mod fixture;
 pub(crate) mod holdings;
 pub(crate) mod process;

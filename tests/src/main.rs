@@ -1,7 +1,7 @@
 //! Guest-side tests of lockc, and the attacker that they put into containers.
 //!
 //! ```text
-//! lockc-tests run --suite micro|full [--runtime runc|runc-new|crun] [--off] [--thorough] [FILTER]
+//! lockc-tests run --suite micro|full [--runtime runc|runc-new|crun|youki] [--off] [--thorough] [FILTER]
 //! lockc-tests list
 //! lockc-tests demo
 //! lockc-tests probe VERB ARG…

@@ -3,6 +3,7 @@
 mod admission;
 mod engines;
 mod escape;
+mod examples;
 mod explain;
 mod hooks;
 mod host;
@@ -20,7 +21,7 @@ mod token;
 use crate::harness::runner::Test;
 
 /// Groups of the small guest, in the order in which they run.
-const MICRO: [&[Test]; 15] = [
+const MICRO: [&[Test]; 16] = [
     ordinary::TESTS,
     stdio::TESTS,
     hooks::TESTS,
@@ -36,11 +37,12 @@ const MICRO: [&[Test]; 15] = [
     admission::TESTS,
     explain::TESTS,
     reload::TESTS,
+    examples::TESTS,
 ];
 
 /// Tests for the full guest.
 pub(crate) fn full() -> Vec<&'static Test> {
-    engines::TESTS.iter().collect()
+    engines::TESTS.iter().chain(examples::ENGINES).collect()
 }
 
 /// Tests for the small guest.

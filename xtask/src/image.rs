@@ -20,11 +20,12 @@ use crate::{
 const SUITE: &str = "trixie";
 
 /// Besides the essential packages.
-const PACKAGES: [&str; 27] = [
+const PACKAGES: [&str; 28] = [
     "apparmor",
     "aardvark-dns",
     "busybox-static",
     "ca-certificates",
+    "catatonit",
     "containerd",
     "crun",
     "dbus",

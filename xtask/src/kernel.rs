@@ -45,6 +45,14 @@ impl Architecture {
         }
     }
 
+    /// Rust's and the kernel's name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64",
+            Self::Aarch64 => "aarch64",
+        }
+    }
+
     /// Rust's target for our static binaries.
     pub(crate) fn target(self) -> &'static str {
         match self {

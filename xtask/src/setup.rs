@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{artifacts::cargo, command, paths};
+use crate::{artifacts::cargo, command, kernel::Architecture, paths};
 
 /// Installs what is missing: packages by apt (with sudo unless root), bpf-linker
 /// under target/tools. The other verbs do this themselves when they need it.
@@ -26,7 +26,7 @@ impl Setup {
 }
 
 /// A Debian package we need, and the file that shows it is installed.
-const NEEDED: [(&str, &str); 14] = [
+const NEEDED: [(&str, &str); 16] = [
     ("qemu-system-x86", "qemu-system-x86_64"),
     ("qemu-system-arm", "qemu-system-aarch64"),
     ("binutils", "readelf"),
@@ -35,7 +35,9 @@ const NEEDED: [(&str, &str); 14] = [
     ("gcc", "cc"),
     ("kmod", "depmod"),
     ("libc6-dev", "/usr/include/stdlib.h"),
+    ("libseccomp-dev", "/usr/include/seccomp.h"),
     ("mmdebstrap", "mmdebstrap"),
+    ("pkg-config", "pkg-config"),
     ("runc", "runc"),
     ("util-linux", "setpriv"),
     ("xz-utils", "xz"),
@@ -146,6 +148,35 @@ fn host() -> Result<String> {
     )?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));
     Ok(host.context("rustc does not name its host")?.to_owned())
+}
+
+/// An OCI runtime that Debian has no package of.
+const YOUKI_VERSION: &str = "0.7.0";
+
+/// A youki for guests of this architecture, and what names it. It links libseccomp, which ties it to
+/// the C library of the machine that builds it: guests of another architecture have none.
+pub(crate) fn youki(architecture: Architecture) -> Result<Option<(String, PathBuf)>> {
+    let host = host()?;
+    if host != format!("{}-unknown-linux-gnu", architecture.name()) {
+        return Ok(None);
+    }
+    let id = format!("youki_{YOUKI_VERSION}");
+    let root = paths::tools().join(&id);
+    let binary = root.join("bin/youki");
+    if !binary.is_file() {
+        command::run(
+            cargo()
+                .env("CARGO_PROFILE_RELEASE_STRIP", "true")
+                .args(["install", "youki", "--version", YOUKI_VERSION, "--locked", "--force"])
+                // Guests without systemd have no use for the rest.
+                .args(["--no-default-features", "--features", "v1,v2,seccomp"])
+                .args(["--target", &host])
+                .arg("--root")
+                .arg(&root),
+            "building youki (about two minutes)",
+        )?;
+    }
+    Ok(Some((id, binary)))
 }
 
 const DENY_VERSION: &str = "0.20.2";

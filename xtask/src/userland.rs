@@ -1,5 +1,5 @@
-//! What a micro guest has besides its kernel: busybox, three OCI runtimes and
-//! the libraries they need, from Debian packages.
+//! What a micro guest has besides its kernel: busybox, four OCI runtimes and
+//! the libraries they need, from Debian packages (youki is built).
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -13,6 +13,7 @@ use crate::{
     apt::{Package, Suite},
     command,
     kernel::Architecture,
+    setup,
 };
 
 /// Files of the guest and where they come from.
@@ -42,10 +43,22 @@ impl Userland {
                 .take(path, &[&dir.join("usr/sbin").join(name), &dir.join("usr/bin").join(name)])?;
             wanted.push(file);
         }
-        // One C library serves all three, and it has to be the newest one's.
+        if let Some((id, file)) = setup::youki(architecture)? {
+            userland.ids.push(id);
+            userland.files.push(("usr/bin/youki".to_owned(), file.clone()));
+            wanted.push(file);
+        }
+        // One C library serves them all, and it has to be the newest one's.
         let mut libraries = Libraries::new(
             architecture,
-            [(&newer, "runc"), (&newer, "crun"), (&stable, "runc"), (&stable, "crun")],
+            [
+                (&newer, "runc"),
+                (&newer, "crun"),
+                (&stable, "runc"),
+                (&stable, "crun"),
+                // youki is no package.
+                (&newer, "libgcc-s1"),
+            ],
         );
         let mut have = BTreeSet::new();
         while let Some(file) = wanted.pop() {

@@ -15,8 +15,8 @@ use crate::{
 /// and gives back its output and exit code.
 ///
 /// The guest has lockc and lockc-tests in /usr/bin, lockc's example configuration
-/// in /etc/lockc, busybox, runc (older than 1.2), crun, and a newer runc in
-/// /opt/runc-new. Nothing it does outlives it, and it has no network.
+/// in /etc/lockc, busybox, runc (older than 1.2), crun; the micro guest also youki
+/// (not on arm64) and a newer runc in /opt/runc-new. Nothing it does outlives it, and it has no network.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Vm {
     /// The kernel to boot: Debian's newest of that line

@@ -69,6 +69,20 @@ fn the_examples_are_clean() {
     assert_eq!(names, expected);
 }
 
+/// Its rules go by what users of Docker choose: such a rule counts only if its policy is not looser
+/// than the default.
+#[test]
+fn every_rule_of_the_kiosk_counts() {
+    let config = parse(include_str!("../../../examples/config/kiosk-docker.toml")).unwrap();
+    let default = config.policy(&config.default.policy).unwrap();
+    assert_eq!(config.rules.len(), 2);
+    for rule in &config.rules {
+        let policy = config.policy(&rule.policy).unwrap();
+        let (mode, default_mode) = (config.mode(&rule.policy, rule.mode), config.default_mode());
+        assert!(!policy.is_looser_than(mode, default, default_mode), "{}", rule.name);
+    }
+}
+
 #[test]
 fn every_key_counts() {
     let config = parse(

@@ -71,10 +71,12 @@ fn admission_is_looser(own: &Admission, other: &Admission) -> bool {
                 || path.strip_prefix(above.as_str()).is_some_and(|rest| rest.starts_with('/'))
         })
     };
+    // What the other's standard admits anyway is no exception from it.
+    let excepted = |name: &String| other.standard.admits(name) || other.capabilities.contains(name);
     Control::ALL.iter().any(|control| own.handling(*control) < other.handling(*control))
         || (own.standard < other.standard && Control::ALL.into_iter().any(used))
         || ((used(Control::Capabilities) || used(Control::Privileged))
-            && own.capabilities.iter().any(|name| !other.capabilities.contains(name)))
+            && !own.capabilities.iter().all(excepted))
         || ((used(Control::HostPaths) || used(Control::RuntimeSockets))
             && own.host_paths.iter().any(|path| !below(path, &other.host_paths)))
 }
@@ -150,6 +152,16 @@ mod tests {
             assert!(looser(&policy, &base), "{what}");
             assert!(!looser(&base, &policy), "{what}");
         }
+    }
+
+    #[test]
+    fn an_exception_for_what_the_standard_admits_is_none() {
+        let baseline = Policy::built_in(Level::Baseline);
+        let mut own = Policy::built_in(Level::Restricted);
+        own.admission.capabilities.push("CAP_NET_BIND_SERVICE".into());
+        assert!(!looser(&own, &baseline) && !looser(&own, &Policy::built_in(Level::Restricted)));
+        own.admission.capabilities.push("CAP_CHOWN".into());
+        assert!(!looser(&own, &baseline) && looser(&own, &Policy::built_in(Level::Restricted)));
     }
 
     #[test]

@@ -37,7 +37,10 @@ impl Runtime {
 
     /// How its command line is to be read: the name that lockc's configuration takes.
     pub(crate) fn kind(&self) -> &'static str {
-        if self.name == "crun" { "crun" } else { "runc" }
+        match self.name {
+            "runc-new" => "runc",
+            name => name,
+        }
     }
 }
 

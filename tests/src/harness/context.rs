@@ -19,10 +19,11 @@ use super::{
 /// Where the runtimes are looked for: name and candidates. The first that is there serves tests
 /// that need one only: runc below 1.2 copies itself at every start, which takes an emulated machine
 /// several times as long.
-const RUNTIMES: [(&str, &[&str]); 3] = [
+const RUNTIMES: [(&str, &[&str]); 4] = [
     ("runc-new", &["/opt/runc-new/runc"]),
     ("runc", &["/usr/bin/runc", "/usr/sbin/runc"]),
     ("crun", &["/usr/bin/crun"]),
+    ("youki", &["/usr/bin/youki"]),
 ];
 
 /// What admission looks at.
@@ -176,7 +177,15 @@ impl Context {
         &self.token
     }
 
+    /// The runtimes that can be relied on; youki only if it was asked for.
     pub(crate) fn runtimes(&self) -> &[Runtime] {
+        match self.runtimes.split_last() {
+            Some((last, others)) if last.kind() == "youki" && !others.is_empty() => others,
+            _ => &self.runtimes,
+        }
+    }
+
+    pub(super) fn every_runtime(&self) -> &[Runtime] {
         &self.runtimes
     }
 
@@ -244,7 +253,7 @@ impl Context {
 
     /// A configuration that knows the runtimes and the copies, and says nothing else.
     pub(crate) fn runtime_tables(&self) -> String {
-        let runtimes = ["runc", "crun"].map(|kind| {
+        let runtimes = ["runc", "crun", "youki"].map(|kind| {
             let installed = self.runtimes.iter().filter(|runtime| runtime.kind() == kind);
             let mut paths: Vec<PathBuf> = installed
                 .flat_map(|runtime| [runtime.binary.clone(), self.swap_dir().join(runtime.name)])

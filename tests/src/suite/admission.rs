@@ -18,38 +18,6 @@ const fn test(name: &'static str, with: With, run: fn(&Context) -> Result<()>) -
     Test { group: "admission", name, daemon: Daemon::Own, with, run }
 }
 
-/// A bundle that asks for nothing that `restricted` does not admit.
-fn hardened(bundle: &mut Bundle) {
-    bundle.unshare("cgroup");
-    let process = &mut bundle.config["process"];
-    process["args"] = json!(["/bin/echo", "started"]);
-    process["user"] = json!({ "uid": 1000, "gid": 1000 });
-    process["noNewPrivileges"] = json!(true);
-    process["capabilities"] = json!({ "bounding": [], "effective": [], "permitted": [] });
-    let linux = &mut bundle.config["linux"];
-    linux["seccomp"] = json!({
-        "defaultAction": "SCMP_ACT_ALLOW",
-        "syscalls": [ { "names": ["mount", "umount2"], "action": "SCMP_ACT_ERRNO" } ],
-    });
-    // Those of Docker 26 and of podman 5.
-    linux["maskedPaths"] = json!([
-        "/proc/asound",
-        "/proc/acpi",
-        "/proc/kcore",
-        "/proc/keys",
-        "/proc/latency_stats",
-        "/proc/timer_list",
-        "/proc/timer_stats",
-        "/proc/sched_debug",
-        "/proc/scsi",
-        "/sys/firmware",
-        "/sys/devices/virtual/powercap",
-        "/proc/interrupts",
-    ]);
-    linux["readonlyPaths"] =
-        json!(["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger",]);
-}
-
 /// A container that was to say `started`.
 struct Attempt {
     id: String,
@@ -61,7 +29,8 @@ struct Attempt {
 fn attempt(context: &Context, what: &str, setup: impl FnOnce(&mut Bundle)) -> Result<Attempt> {
     let id = context.id(what);
     let mut bundle = context.bundle(&id, &[]);
-    hardened(&mut bundle);
+    bundle.harden();
+    bundle.config["process"]["args"] = json!(["/bin/echo", "started"]);
     setup(&mut bundle);
     let container = Container::new(context.runtime(), &id, &bundle)?;
     Ok(match container.run() {

@@ -37,7 +37,7 @@ pub(crate) const TESTS: &[Test] = &[
     test("map-full", Daemon::On, With::One, map_full),
     test("too-many-denials", Daemon::On, With::One, too_many_denials),
     test("killed-while-frozen", Daemon::On, With::One, killed_while_frozen),
-    test("command-lines", Daemon::OffThenOn, With::Each, command_lines),
+    test("command-lines", Daemon::OffThenOn, With::EachAndYouki, command_lines),
     test("restore", Daemon::OffThenOn, With::Each, restore),
 ];
 

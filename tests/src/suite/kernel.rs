@@ -12,7 +12,7 @@ use crate::harness::{
 
 pub(crate) const TESTS: &[Test] = &[
     test("log", With::One, log),
-    test("mount", With::Each, mount),
+    test("mount", With::EachAndYouki, mount),
     test("new-mount-api", With::One, new_mount_api),
     test("own-namespaces", With::One, own_namespaces),
     test("pivot-root", With::One, pivot),

@@ -13,7 +13,7 @@ use crate::harness::{
 
 pub(crate) const TESTS: &[Test] = &[
     test("work", With::Each, work),
-    test("exec", With::Each, exec),
+    test("exec", With::EachAndYouki, exec),
     test("volumes", With::Each, volumes),
     test("user-namespace", With::Each, user_namespace),
     test("seccomp", With::Each, seccomp),

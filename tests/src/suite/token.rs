@@ -26,9 +26,9 @@ use crate::{
 };
 
 pub(crate) const TESTS: &[Test] = &[
-    test("routes", With::Each, routes),
+    test("routes", With::EachAndYouki, routes),
     test("capabilities", With::Each, capabilities),
-    test("exec", With::Each, exec),
+    test("exec", With::EachAndYouki, exec),
     test("in-image", With::One, in_image),
     test("var-run", With::One, var_run),
     test("overlayfs", With::One, overlayfs),

@@ -31,6 +31,17 @@ const BASELINE: &[&str] = &[
 /// What may be left under Restricted.
 const RESTRICTED: &[&str] = &["CAP_NET_BIND_SERVICE"];
 
+impl Standard {
+    /// Whether a container may have this capability without an exception.
+    pub(in crate::policy) fn admits(self, capability: &str) -> bool {
+        let admitted = match self {
+            Self::Baseline => BASELINE,
+            Self::Restricted => RESTRICTED,
+        };
+        admitted.contains(&capability)
+    }
+}
+
 /// Capabilities beyond [`BASELINE`] that every engine knows (capabilities(7), Linux 3.16): newer
 /// ones are missing in the bundles of engines that do not know them.
 const MORE: &[&str] = &[
@@ -83,12 +94,8 @@ pub(super) fn capabilities(
         let found = "no capability sets, and then a runtime may keep all capabilities";
         return Some(Objection::new(Control::Capabilities, found.to_owned()));
     }
-    let admitted = match standard {
-        Standard::Baseline => BASELINE,
-        Standard::Restricted => RESTRICTED,
-    };
     let excess: BTreeSet<&str> = names(sets)
-        .filter(|name| !admitted.contains(name))
+        .filter(|name| !standard.admits(name))
         .filter(|name| !rules.capabilities.iter().any(|allowed| allowed == name))
         .collect();
     let excess: Vec<&str> = excess.into_iter().collect();

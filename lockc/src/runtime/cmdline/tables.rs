@@ -331,7 +331,7 @@ pub(super) const CRUN_COMMANDS: &[Command] = &[
     ),
 ];
 
-// youki: crates/liboci-cli/src and crates/youki/src/main.rs of 0.3 to 0.5.
+// youki: crates/liboci-cli/src and crates/youki/src/main.rs of 0.3 to 0.7, which has no restore.
 
 pub(super) const YOUKI_GLOBALS: &[Opt] = &[
     HELP,
@@ -403,6 +403,7 @@ const YOUKI_CHECKPOINT: &[Opt] = &[
     value("parent-path"),
     flag("leave-running"),
     flag("tcp-established"),
+    flag("link-remap"),
     flag("ext-unix-sk"),
     flag("shell-job"),
     flag("lazy-pages"),
