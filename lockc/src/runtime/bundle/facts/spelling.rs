@@ -126,7 +126,12 @@ impl<'de> Visitor<'de> for Value {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
         while let Some(key) = entries.next_key::<Cow<'_, str>>()? {
-            if let Some(field) = FIELDS.iter().find(|field| is_field(&key, field)) {
+            // Most are spelt as they should be.
+            let field = match FIELDS.binary_search(&&*key) {
+                Ok(at) => FIELDS.get(at),
+                Err(_) => FIELDS.iter().find(|field| is_field(&key, field)),
+            };
+            if let Some(field) = field {
                 if key != **field {
                     let key = key.escape_debug();
                     return Err(A::Error::custom(format_args!("field `{key}` for `{field}`")));
