@@ -95,7 +95,8 @@ pub enum Counter {
     Suppressed = 3,
     /// Runtimes that were executed unregistered.
     Unregistered = 4,
-    /// Tasks whose end could not be counted (kernels before 6.2): their containers' records stay.
+    /// Tasks whose end could not be counted (kernels before 6.2): records of ended containers are left to
+    /// the daemon.
     Uncounted = 5,
 }
 

@@ -33,6 +33,8 @@ pub(crate) fn free(task: Task) {
     if let Some(label) = LABELS.get(task) {
         container::leave(label.container);
     } else if task.has_storage() {
+        // Before 6.2: it has a label that cannot be read now. From 6.2 on: the storage is another tool's, and
+        // the daemon does not ask.
         count(Counter::Uncounted);
     }
 }
