@@ -142,12 +142,11 @@ impl Lockc {
         self.dir.join(format!("log.{}", self.generation))
     }
 
-    /// What the daemon, or the last one if it has ended, has logged.
+    /// The lines that the daemon, or the last one if it has ended, has logged.
     pub(crate) fn log(&self) -> Result<String> {
         let path = self.log_path();
-        fs::read(&path)
-            .map(|log| String::from_utf8_lossy(&log).into_owned())
-            .with_context(|| format!("read {}", path.display()))
+        let log = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        Ok(String::from_utf8_lossy(whole_lines(&log)).into_owned())
     }
 
     pub(crate) fn pid(&self) -> Result<Pid> {
@@ -294,9 +293,23 @@ pub(crate) fn tail(text: &str, count: usize) -> String {
     lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
+/// `log` up to its last line end. A line that crosses a page can be seen in part while it is
+/// written: a read does not wait for a write to the same file on tmpfs.
+fn whole_lines(log: &[u8]) -> &[u8] {
+    let end = log.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1);
+    &log[..end]
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Denial;
+    use super::{Denial, whole_lines};
+
+    #[test]
+    fn half_written_lines_are_not_read() {
+        assert_eq!(whole_lines(b"a\nb (see `lockc expl"), b"a\n");
+        assert_eq!(whole_lines(b"a\nb\n"), b"a\nb\n");
+        assert_eq!(whole_lines(b"a"), b"");
+    }
 
     #[test]
     fn denial_lines_are_understood() {
