@@ -35,6 +35,22 @@ pub enum Operation {
     Unregistered = 10,
     /// The last task of a container is gone.
     Gone = 11,
+    /// A file that steers the machine's kernel was opened.
+    KernelInterface = 12,
+    /// A block device, or one that gives memory, was opened or made.
+    Device = 13,
+    /// A capability for the whole machine was used; the detail is its number.
+    Capability = 14,
+    /// `bpf(2)` was called; the detail is the command.
+    Bpf = 15,
+    /// `perf_event_open(2)` was called.
+    PerfEvent = 16,
+    /// A process of others was traced or looked into; the detail is its id.
+    Trace = 17,
+    /// A process of others was sent a signal; the detail is its id.
+    Signal = 18,
+    /// Scheduling or limits of a process of others were to be changed; the detail is its id.
+    Schedule = 19,
 }
 
 /// What came of it.

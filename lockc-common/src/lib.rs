@@ -7,6 +7,7 @@
 #![no_std]
 
 mod event;
+pub mod interface;
 mod label;
 mod policy;
 mod registration;

@@ -25,6 +25,24 @@ impl PolicyFlags {
     pub const PATHS: u32 = 1 << 4;
     /// Report what would be denied, and allow it.
     pub const AUDIT: u32 = 1 << 5;
+    /// Deny files that steer the machine's kernel: settings in procfs, sysfs and their kin.
+    pub const KERNEL_INTERFACES: u32 = 1 << 6;
+    /// Deny block devices and memory, and making devices.
+    pub const DEVICES: u32 = 1 << 7;
+    /// Deny calls that act on the machine's kernel: `bpf(2)`, `perf_event_open(2)`, and what takes a capability
+    /// for the whole machine.
+    pub const KERNEL_CALLS: u32 = 1 << 8;
+    /// Deny to trace, signal and schedule processes of others.
+    pub const PROCESSES: u32 = 1 << 9;
+    /// All that can be denied without a rule.
+    pub const EVERYTHING: u32 = Self::FOREIGN_MOUNT
+        | Self::KERNEL_LOG
+        | Self::MOUNT
+        | Self::RUNTIME_FILES
+        | Self::KERNEL_INTERFACES
+        | Self::DEVICES
+        | Self::KERNEL_CALLS
+        | Self::PROCESSES;
     /// Set in every policy that is installed.
     pub const INSTALLED: u32 = 1 << 31;
 }

@@ -57,10 +57,7 @@ impl Subject {
         });
         let flags = if policy.flags() & PolicyFlags::INSTALLED == 0 {
             // Cannot happen while ids are checked at registration. Everything is denied if it does.
-            PolicyFlags::FOREIGN_MOUNT
-                | PolicyFlags::KERNEL_LOG
-                | PolicyFlags::MOUNT
-                | PolicyFlags::RUNTIME_FILES
+            PolicyFlags::EVERYTHING
         } else {
             policy.flags()
         };
@@ -73,12 +70,22 @@ impl Subject {
         self.flags & flag != 0
     }
 
+    /// What to answer to a denial that is not reported.
+    #[inline(always)]
+    pub(crate) fn refuse(&self) -> crate::Answer {
+        if self.flags & PolicyFlags::AUDIT != 0 {
+            crate::Answer::Allow
+        } else {
+            crate::Answer::Deny
+        }
+    }
+
     /// Reports the denial of `operation`, and says what to answer: in audit mode, to go on.
     #[inline(always)]
     pub(crate) fn deny(&self, operation: Operation, object: report::Object<'_>) -> crate::Answer {
         let audit = self.flags & PolicyFlags::AUDIT != 0;
         report::violation(self, operation, object, audit);
-        if audit { crate::Answer::Allow } else { crate::Answer::Deny }
+        self.refuse()
     }
 }
 

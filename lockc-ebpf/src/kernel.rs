@@ -32,8 +32,8 @@ offsets! {
     OFF_FDTABLE_FD, OFF_FDTABLE_MAX_FDS, OFF_FILES_FDT, OFF_FILE_INODE, OFF_FILE_MODE,
     OFF_FILE_PATH, OFF_FS_PWD, OFF_FS_ROOT, OFF_INODE_GENERATION, OFF_INODE_INO, OFF_INODE_MODE,
     OFF_INODE_RDEV, OFF_INODE_SB, OFF_MNTNS_SEQ, OFF_MOUNT_MNT, OFF_MOUNT_MOUNTPOINT, OFF_MOUNT_NS,
-    OFF_MOUNT_PARENT, OFF_NSPROXY_MNT, OFF_PATH_DENTRY, OFF_PATH_MNT, OFF_PT_REGS_SYSCALL, OFF_SB_DEV, OFF_TASK_BPF_STORAGE,
-    OFF_TASK_FILES, OFF_TASK_FS, OFF_TASK_NSPROXY, OFF_TASK_START_BOOTTIME, OFF_VFSMOUNT_FLAGS, OFF_VFSMOUNT_ROOT,
+    OFF_MOUNT_PARENT, OFF_NSPROXY_MNT, OFF_NSPROXY_PID, OFF_PIDNS_LEVEL, OFF_PATH_DENTRY, OFF_PATH_MNT, OFF_PT_REGS_SYSCALL, OFF_SB_DEV, OFF_SB_MAGIC, OFF_TASK_BPF_STORAGE,
+    OFF_TASK_FILES, OFF_TASK_FS, OFF_TASK_NSPROXY, OFF_TASK_TGID, OFF_TASK_START_BOOTTIME, OFF_VFSMOUNT_FLAGS, OFF_VFSMOUNT_ROOT,
 }
 
 /// `FMODE_READ` and `FMODE_WRITE` (include/linux/fs.h): unchanged since 2.6.
@@ -45,6 +45,7 @@ pub(crate) const FMODE_EXEC: u32 = 1 << 5;
 const S_IFMT: u16 = 0o170_000;
 const S_IFDIR: u16 = 0o040_000;
 const S_IFCHR: u16 = 0o020_000;
+const S_IFBLK: u16 = 0o060_000;
 /// `MNT_UMOUNT` (include/linux/mount.h): the mount was detached from its namespace.
 const MNT_UMOUNT: u32 = 0x800_0000;
 /// Addresses from here on are error pointers (include/linux/err.h, `MAX_ERRNO`).
@@ -69,6 +70,13 @@ pub(crate) fn read<T: Copy + Default>(address: u64) -> Option<T> {
         )
     };
     (failed == 0).then_some(value)
+}
+
+/// Argument `number` of the hook whose context is at `context`: an array of 64-bit words. `None` if it cannot be
+/// read.
+#[inline(always)]
+pub(crate) fn argument(context: u64, number: u64) -> Option<u64> {
+    read(context + 8 * number)
 }
 
 macro_rules! pointer {
@@ -120,6 +128,28 @@ impl Task {
             return MountNamespace { address: 0, seq: 0 };
         }
         MountNamespace { address: namespace as u64, seq: load(namespace, &OFF_MNTNS_SEQ) }
+    }
+
+    /// Address of the PID namespace that its children are in, and how deep it is nested: 0 is the
+    /// machine's. Address 0 for a task that is exiting: an `Option` would leave a register without a
+    /// value on one way, and the verifier refuses what LLVM makes of that.
+    #[inline(always)]
+    pub(crate) fn pid_namespace(self) -> (u64, u32) {
+        let nsproxy: *const u8 = load(self.0, &OFF_TASK_NSPROXY);
+        if nsproxy.is_null() {
+            return (0, 0);
+        }
+        let namespace: *const u8 = load(nsproxy, &OFF_NSPROXY_PID);
+        if namespace.is_null() {
+            return (0, 0);
+        }
+        (namespace as u64, load(namespace, &OFF_PIDNS_LEVEL))
+    }
+
+    /// Process id in the machine's PID namespace.
+    #[inline(always)]
+    pub(crate) fn process(self) -> u32 {
+        load(self.0, &OFF_TASK_TGID)
     }
 
     /// Start time in clock ticks since boot, as in `/proc/PID/stat` (`nsec_to_clock_t`,
@@ -355,12 +385,36 @@ impl Inode {
         }
     }
 
+    /// Magic number of its file system.
+    #[inline(always)]
+    pub(crate) fn magic(self) -> u64 {
+        let sb: *const u8 = load(self.0, &OFF_INODE_SB);
+        load(sb, &OFF_SB_MAGIC)
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_block_device(self) -> bool {
+        is_block_device(load(self.0, &OFF_INODE_MODE))
+    }
+
     /// Device number when the inode is a character device.
     #[inline(always)]
     pub(crate) fn char_device(self) -> Option<u32> {
         let mode: u16 = load(self.0, &OFF_INODE_MODE);
         (mode & S_IFMT == S_IFCHR).then(|| load(self.0, &OFF_INODE_RDEV))
     }
+}
+
+/// Whether a mode (`st_mode`) is that of a block device.
+#[inline(always)]
+pub(crate) fn is_block_device(mode: u16) -> bool {
+    mode & S_IFMT == S_IFBLK
+}
+
+/// Whether a mode is that of a character device.
+#[inline(always)]
+pub(crate) fn is_char_device(mode: u16) -> bool {
+    mode & S_IFMT == S_IFCHR
 }
 
 /// An open file reached by address: what can be said of it without types.

@@ -40,6 +40,7 @@ mod registration;
 mod report;
 
 use aya_ebpf::{
+    EbpfContext as _,
     macros::{fexit, lsm, uprobe},
     programs::{FExitContext, LsmContext, ProbeContext},
 };
@@ -167,7 +168,51 @@ fn move_mount(ctx: LsmContext) -> i32 {
 
 #[lsm(hook = "capable")]
 fn capable(ctx: LsmContext) -> i32 {
-    hooks::mount::capable(ctx.arg::<u32>(2)).errno()
+    const NO_AUDIT: u32 = 2; // CAP_OPT_NOAUDIT
+    hooks::kernel_call::capable(ctx.arg::<u32>(2), ctx.arg::<u32>(3) & NO_AUDIT != 0).errno()
+}
+
+#[lsm(hook = "bpf")]
+fn bpf(ctx: LsmContext) -> i32 {
+    hooks::kernel_call::bpf(ctx.arg::<u32>(0)).errno()
+}
+
+#[lsm(hook = "perf_event_open")]
+fn perf_event_open(_ctx: LsmContext) -> i32 {
+    hooks::kernel_call::perf_event().errno()
+}
+
+#[lsm(hook = "inode_mknod")]
+fn inode_mknod(ctx: LsmContext) -> i32 {
+    hooks::device::make(ctx.arg::<u16>(2), ctx.arg::<u32>(3)).errno()
+}
+
+#[lsm(hook = "ptrace_access_check")]
+fn ptrace_access_check(ctx: LsmContext) -> i32 {
+    hooks::process::trace(Task::new(ctx.arg(0)), ctx.arg::<u32>(1)).errno()
+}
+
+#[lsm(hook = "task_kill")]
+fn task_kill(ctx: LsmContext) -> i32 {
+    // Read as a number: the verifier takes an argument that is a pointer for one that is never null, and
+    // would remove what is done if it is (btf_ctx_access, kernel/bpf/btf.c, 6.12).
+    let credentials = kernel::argument(ctx.as_ptr() as u64, 3);
+    hooks::process::signal(Task::new(ctx.arg(0)), credentials).errno()
+}
+
+#[lsm(hook = "task_setnice")]
+fn task_setnice(ctx: LsmContext) -> i32 {
+    hooks::process::schedule(Task::new(ctx.arg(0))).errno()
+}
+
+#[lsm(hook = "task_setscheduler")]
+fn task_setscheduler(ctx: LsmContext) -> i32 {
+    hooks::process::schedule(Task::new(ctx.arg(0))).errno()
+}
+
+#[lsm(hook = "task_setrlimit")]
+fn task_setrlimit(ctx: LsmContext) -> i32 {
+    hooks::process::schedule(Task::new(ctx.arg(0))).errno()
 }
 
 #[lsm(hook = "syslog")]

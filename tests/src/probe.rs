@@ -8,6 +8,7 @@
 
 mod files;
 mod host;
+mod machine;
 mod mounts;
 mod ordinary;
 mod spaces;
@@ -128,7 +129,7 @@ fn report(name: &str, verb: &str, args: &[String]) -> ExitCode {
 
 /// Runs a verb.
 fn run(verb: &str, args: &[&str]) -> Outcome {
-    [files::verb, host::verb, mounts::verb, spaces::verb, ordinary::verb]
+    [files::verb, host::verb, machine::verb, mounts::verb, spaces::verb, ordinary::verb]
         .iter()
         .find_map(|group| group(verb, args))
         .unwrap_or_else(|| Err(Failure::Unfit(format!("no verb {verb} with {} words", args.len()))))

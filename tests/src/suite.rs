@@ -11,6 +11,7 @@ mod input;
 mod instant;
 mod kernel;
 mod leaks;
+mod machine;
 mod ordinary;
 mod preemption;
 mod reload;
@@ -21,7 +22,7 @@ mod token;
 use crate::harness::runner::Test;
 
 /// Groups of the small guest, in the order in which they run.
-const MICRO: [&[Test]; 16] = [
+const MICRO: [&[Test]; 17] = [
     ordinary::TESTS,
     stdio::TESTS,
     hooks::TESTS,
@@ -32,6 +33,7 @@ const MICRO: [&[Test]; 16] = [
     token::TESTS,
     escape::TESTS,
     kernel::TESTS,
+    machine::TESTS,
     runtime::TESTS,
     instant::TESTS,
     admission::TESTS,

@@ -2,6 +2,7 @@
 //! module and its child.
 
 pub(crate) mod bpf;
+pub(crate) mod machine;
 pub(crate) mod uring;
 
 use std::{

@@ -5,7 +5,7 @@ use lockc_common::{InodeKey, Operation, PolicyFlags, Stdio};
 use crate::{
     Answer,
     container::Subject,
-    hooks::{foreign::is_foreign, kernel_log::KMSG},
+    hooks::{device::is_raw, foreign::is_foreign, interface::steers_machine, kernel_log::KMSG},
     kernel::{
         Dentry, FMODE_EXEC, FMODE_READ, FMODE_WRITE, File, Location, MountOwner, Path, Task,
         mount_owner,
@@ -45,6 +45,20 @@ pub(crate) fn open(file: File) -> Answer {
     }
     if subject.wants(PolicyFlags::KERNEL_LOG) && inode.char_device() == Some(KMSG) {
         let answer = subject.deny(Operation::KernelLog, Object::At(at));
+        if answer != Answer::Allow {
+            return answer;
+        }
+    }
+    if subject.wants(PolicyFlags::DEVICES) && is_raw(inode) {
+        let answer = subject.deny(Operation::Device, Object::At(at));
+        if answer != Answer::Allow {
+            return answer;
+        }
+    }
+    if subject.wants(PolicyFlags::KERNEL_INTERFACES)
+        && steers_machine(inode.magic(), at.dentry, mode)
+    {
+        let answer = subject.deny(Operation::KernelInterface, Object::At(at));
         if answer != Answer::Allow {
             return answer;
         }

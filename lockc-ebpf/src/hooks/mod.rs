@@ -1,8 +1,12 @@
 //! One decision function per hook.
 
+pub(crate) mod device;
 pub(crate) mod exec;
 pub(crate) mod file;
 pub(crate) mod foreign;
+pub(crate) mod interface;
+pub(crate) mod kernel_call;
 pub(crate) mod kernel_log;
 pub(crate) mod mount;
+pub(crate) mod process;
 pub(crate) mod task;

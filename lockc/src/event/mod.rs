@@ -27,6 +27,14 @@ pub fn operation_name(operation: u32) -> &'static str {
         (Operation::Restore, "restore"),
         (Operation::Unregistered, "unregistered"),
         (Operation::Gone, "gone"),
+        (Operation::KernelInterface, "kernel-interface"),
+        (Operation::Device, "device"),
+        (Operation::Capability, "capability"),
+        (Operation::Bpf, "bpf"),
+        (Operation::PerfEvent, "perf-event"),
+        (Operation::Trace, "trace"),
+        (Operation::Signal, "signal"),
+        (Operation::Schedule, "schedule"),
     ];
     NAMES.iter().find(|(known, _)| *known as u32 == operation).map_or("unknown", |(_, name)| name)
 }

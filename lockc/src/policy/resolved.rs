@@ -15,10 +15,7 @@ const TOKENS: &[PathRule] = &[
 ];
 
 /// What is denied to all but privileged containers.
-const DENIALS: u32 = PolicyFlags::FOREIGN_MOUNT
-    | PolicyFlags::KERNEL_LOG
-    | PolicyFlags::MOUNT
-    | PolicyFlags::RUNTIME_FILES;
+const DENIALS: u32 = PolicyFlags::EVERYTHING;
 
 /// A policy: what it says itself, and what it has from the policies that it extends.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,9 +12,13 @@ use super::{
 
 /// Names of [`PolicyFlags`], as docs/configuration.md has them.
 const DENIALS: &[(u32, &str)] = &[
+    (PolicyFlags::DEVICES, "devices"),
     (PolicyFlags::FOREIGN_MOUNT, "foreign_mounts"),
+    (PolicyFlags::KERNEL_CALLS, "kernel_calls"),
+    (PolicyFlags::KERNEL_INTERFACES, "kernel_interfaces"),
     (PolicyFlags::KERNEL_LOG, "kernel_log"),
     (PolicyFlags::MOUNT, "mount"),
+    (PolicyFlags::PROCESSES, "processes"),
     (PolicyFlags::RUNTIME_FILES, "runtime_files"),
 ];
 

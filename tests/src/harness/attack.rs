@@ -16,7 +16,7 @@ use super::{
 #[derive(Clone, Debug)]
 pub(crate) enum Expect {
     /// It works without lockc and with the policy privileged; with baseline and restricted it gets
-    /// `EPERM`, and the log says one of the operations.
+    /// `EPERM` or `EACCES`, and the log says one of the operations.
     Denied(&'static [&'static str]),
     /// As [`Expect::Denied`], but a kernel worker is named in the log.
     DeniedToWorker(&'static [&'static str]),
@@ -132,7 +132,8 @@ fn judge(context: &Context, level: Level, attacks: &[Attack], output: &Output) -
             let said = results.get(name).copied().unwrap_or("nothing");
             let good = match expect {
                 Expect::Same(text) => said == text,
-                _ if enforcing => said.starts_with("EPERM "),
+                // procfs says EACCES where ptrace would say EPERM.
+                _ if enforcing => said.starts_with("EPERM ") || said.starts_with("EACCES "),
                 _ => said.strip_prefix("OK ") == Some(gain),
             };
             let with = described(context, level);

@@ -116,7 +116,11 @@ impl Running {
     /// Waits until the program has ended.
     pub(crate) fn finish(mut self, deadline: Duration) -> Result<Output> {
         let end = Instant::now() + deadline;
-        let pidfd = sys::pidfd(self.pid()).context("pidfd_open")?;
+        // One that was found to have ended has no process id any more.
+        let pidfd = match self.ended()? {
+            None => Some(sys::pidfd(self.pid()).context("pidfd_open")?),
+            Some(_) => None,
+        };
         loop {
             // The status first: what the program wrote before its end is then in the pipes.
             let status = self.ended()?;
@@ -139,7 +143,8 @@ impl Running {
                     String::from_utf8_lossy(&self.stderr)
                 );
             }
-            let mut fds = vec![PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+            let mut fds: Vec<_> =
+                pidfd.iter().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)).collect();
             fds.extend(
                 self.child.stdout.iter().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)),
             );

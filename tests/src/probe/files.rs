@@ -17,7 +17,7 @@ use nix::{
         stat::Mode,
         wait::waitpid,
     },
-    unistd::{ForkResult, chdir, chroot, pipe, setsid},
+    unistd::{ForkResult, Pid, chdir, chroot, pipe, setsid},
 };
 
 use super::{Failure, Outcome, Step as _};
@@ -69,6 +69,19 @@ pub(super) fn open_read(path: &str) -> nix::Result<OwnedFd> {
 
 pub(super) fn read_path(path: &str) -> Outcome {
     open_read(path).step("open").and_then(read)
+}
+
+/// The process of this name.
+pub(super) fn process_called(command: &str) -> Result<Pid, Failure> {
+    let processes = std::fs::read_dir("/proc").prepare("list /proc")?;
+    for process in processes.flatten() {
+        let comm = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+        let pid = process.file_name().to_str().and_then(|name| name.parse().ok());
+        if let Some(pid) = pid.filter(|_| comm.trim() == command) {
+            return Ok(Pid::from_raw(pid));
+        }
+    }
+    Err(Failure::Unfit(format!("no process {command}")))
 }
 
 /// A path as the raw calls want it.

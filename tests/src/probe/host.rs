@@ -134,14 +134,6 @@ fn read_kmsg(path: &str) -> Outcome {
 
 /// Opens `name` relative to the working directory of the process called `command`.
 fn cwd_of(command: &str, name: &str) -> Outcome {
-    let processes = std::fs::read_dir("/proc").prepare("list /proc")?;
-    for process in processes.flatten() {
-        let path = process.path();
-        let comm = std::fs::read_to_string(path.join("comm")).unwrap_or_default();
-        if comm.trim() == command {
-            let file = path.join("cwd").join(name);
-            return files::read_path(&file.to_string_lossy());
-        }
-    }
-    Err(Failure::Unfit(format!("no process {command}")))
+    let pid = files::process_called(command)?;
+    files::read_path(&format!("/proc/{pid}/cwd/{name}"))
 }

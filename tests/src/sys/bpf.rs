@@ -13,6 +13,7 @@ use std::{
 use nix::{errno::Errno, libc};
 
 /// Commands of `bpf(2)` (include/uapi/linux/bpf.h).
+const MAP_CREATE: u32 = 0;
 const MAP_LOOKUP_ELEM: u32 = 1;
 const MAP_UPDATE_ELEM: u32 = 2;
 const MAP_DELETE_ELEM: u32 = 3;
@@ -112,6 +113,12 @@ pub(crate) fn count_entries(path: &Path) -> nix::Result<Option<usize>> {
         Ok(())
     })?;
     Ok(Some(count))
+}
+
+/// Makes an array of one element.
+pub(crate) fn make_map() -> nix::Result<OwnedFd> {
+    // map_type and key_size, value_size and max_entries.
+    super::owned(bpf(MAP_CREATE, &mut [2 | 4 << 32, 4 | 1 << 32, 0, 0, 0, 0])?)
 }
 
 /// Element `index` of the array of counters pinned at `path`, one for each processor, summed up.
