@@ -17,7 +17,10 @@ use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     pty::openpty,
-    sys::socket::{ControlMessageOwned, MsgFlags, recvmsg},
+    sys::{
+        socket::{ControlMessageOwned, MsgFlags, recvmsg},
+        termios::{LocalFlags, SetArg, tcgetattr, tcsetattr},
+    },
 };
 
 use crate::sys;
@@ -36,6 +39,11 @@ pub(crate) fn run(command: &mut Command, input: &str, deadline: Duration) -> Res
 pub(crate) fn run_beside(command: &mut Command, input: &str, deadline: Duration) -> Result<String> {
     let pty = openpty(None, None).context("openpty")?;
     let slave = File::from(pty.slave);
+    // A runtime turns the echo off at a moment of its choice when it couples a terminal to ours, before or
+    // after something is typed.
+    let mut settings = tcgetattr(&slave).context("tcgetattr")?;
+    settings.local_flags.remove(LocalFlags::ECHO);
+    tcsetattr(&slave, SetArg::TCSANOW, &settings).context("tcsetattr")?;
     command.stdin(slave.try_clone()?).stdout(slave.try_clone()?).stderr(slave);
     let mut child = command.spawn().with_context(|| format!("start {command:?}"))?;
     // The command holds the other side of the terminal until it is told otherwise.

@@ -46,7 +46,8 @@ fn mount_by(name: &'static str, line: &str) -> Attack {
 /// `syslog(2)`, the log device under its own and another name, and procfs's view of it.
 fn log(context: &Context) -> Result<()> {
     let attacks = [
-        try_to("syslog", "syslog", "log", LOG),
+        // The capability is asked for first.
+        try_to("syslog", "syslog", "log", &["kernel-log", "capability"]),
         try_to("kmsg-read", "kmsg-read /dev/kmsg", "log", LOG),
         try_to("kmsg-write", "kmsg-write /dev/kmsg", "done", LOG),
         try_to("other-name", "kmsg-read /dev/harmless", "log", LOG),
