@@ -51,6 +51,15 @@ pub enum Operation {
     Signal = 18,
     /// Scheduling or limits of a process of others were to be changed; the detail is its id.
     Schedule = 19,
+    /// A socket of a family was to be made; the detail is the family.
+    Socket = 20,
+    /// Something was to be sent to an address, or a connection made: the path is the address, 4 or 16 bytes in
+    /// network byte order, the detail is the port.
+    Connect = 21,
+    /// A socket was to have an address of the machine, or to wait for connections there; as for `Connect`.
+    Bind = 22,
+    /// A socket of a container engine was to be connected to.
+    RuntimeSocket = 23,
 }
 
 /// What came of it.
@@ -93,7 +102,7 @@ pub struct Event {
     pub path_cut: u32,
     /// The thread's name, NUL-padded.
     pub comm: [u8; 16],
-    /// Path in the container's view, or the object's name.
+    /// Path in the container's view, or the object's name or address.
     pub path: [u8; EVENT_PATH_LEN],
 }
 

@@ -6,14 +6,17 @@
 //! [`LAYOUT_VERSION`], which is part of the pin directory's name.
 #![no_std]
 
+pub mod engine;
 mod event;
 pub mod interface;
 mod label;
+pub mod network;
 mod policy;
 mod registration;
 
 pub use event::{Counter, EVENT_PATH_LEN, Event, Operation, RATE_LIMIT, RATE_WINDOW_NS, Verdict};
 pub use label::{InodeKey, Label, LabelFlags, State, Stdio};
+pub use network::{NetworkKey, NetworkVerdict};
 pub use policy::{
     MAX_POLICIES, PATH_RULE_LEN, POLICY_NAME_LEN, PathKey, PathVerdict, Policy, PolicyFlags,
     PolicyName,
@@ -49,6 +52,7 @@ assert_plain! {
     Event => 72 + EVENT_PATH_LEN,
     InodeKey => 16,
     Label => 96,
+    NetworkKey => 24,
     PathKey => 256,
     Pending => 40,
     Policy => 8,

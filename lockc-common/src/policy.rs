@@ -34,6 +34,14 @@ impl PolicyFlags {
     pub const KERNEL_CALLS: u32 = 1 << 8;
     /// Deny to trace, signal and schedule processes of others.
     pub const PROCESSES: u32 = 1 << 9;
+    /// Deny every socket but those within the machine's memory: `AF_UNIX` and `AF_NETLINK`.
+    pub const NETWORK_NONE: u32 = 1 << 10;
+    /// The policy has rules about addresses.
+    pub const NETWORK_RULES: u32 = 1 << 11;
+    /// Deny making sockets of unusual families.
+    pub const SOCKET_FAMILIES: u32 = 1 << 12;
+    /// Deny connecting to the sockets of container engines.
+    pub const RUNTIME_SOCKETS: u32 = 1 << 13;
     /// All that can be denied without a rule.
     pub const EVERYTHING: u32 = Self::FOREIGN_MOUNT
         | Self::KERNEL_LOG
@@ -42,12 +50,14 @@ impl PolicyFlags {
         | Self::KERNEL_INTERFACES
         | Self::DEVICES
         | Self::KERNEL_CALLS
-        | Self::PROCESSES;
+        | Self::PROCESSES
+        | Self::SOCKET_FAMILIES
+        | Self::RUNTIME_SOCKETS;
     /// Set in every policy that is installed.
     pub const INSTALLED: u32 = 1 << 31;
 }
 
-/// One entry of the `POLICIES` array: flags and the id of the path rules in one word, so that a policy
+/// One entry of the `POLICIES` array: flags and the number of the rules in one word, so that a policy
 /// changes as a whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
@@ -65,7 +75,7 @@ impl Policy {
         self.0 as u32
     }
 
-    /// First part of the keys of its path rules: a number that no other policy uses, and that the
+    /// First part of the keys of its rules about paths and addresses: a number that no other policy uses, and that the
     /// same policy has only until its rules change.
     pub const fn rules(self) -> u32 {
         (self.0 >> 32) as u32

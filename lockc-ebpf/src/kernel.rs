@@ -18,7 +18,10 @@ use aya_ebpf::{
         generated::{bpf_probe_read_kernel, bpf_task_pt_regs},
     },
 };
-use lockc_common::InodeKey;
+use lockc_common::{
+    InodeKey,
+    network::{Target, family},
+};
 
 macro_rules! offsets {
     ($($name:ident),* $(,)?) => {
@@ -31,9 +34,9 @@ offsets! {
     OFF_BPRM_FILE, OFF_DENTRY_INODE, OFF_DENTRY_NAME, OFF_DENTRY_NAME_LEN, OFF_DENTRY_PARENT,
     OFF_FDTABLE_FD, OFF_FDTABLE_MAX_FDS, OFF_FILES_FDT, OFF_FILE_INODE, OFF_FILE_MODE,
     OFF_FILE_PATH, OFF_FS_PWD, OFF_FS_ROOT, OFF_INODE_GENERATION, OFF_INODE_INO, OFF_INODE_MODE,
-    OFF_INODE_RDEV, OFF_INODE_SB, OFF_MNTNS_SEQ, OFF_MOUNT_MNT, OFF_MOUNT_MOUNTPOINT, OFF_MOUNT_NS,
-    OFF_MOUNT_PARENT, OFF_NSPROXY_MNT, OFF_NSPROXY_PID, OFF_PIDNS_LEVEL, OFF_PATH_DENTRY, OFF_PATH_MNT, OFF_PT_REGS_SYSCALL, OFF_SB_DEV, OFF_SB_MAGIC, OFF_TASK_BPF_STORAGE,
-    OFF_TASK_FILES, OFF_TASK_FS, OFF_TASK_NSPROXY, OFF_TASK_TGID, OFF_TASK_START_BOOTTIME, OFF_VFSMOUNT_FLAGS, OFF_VFSMOUNT_ROOT,
+    OFF_INODE_RDEV, OFF_INODE_SB, OFF_MNTNS_SEQ, OFF_MSGHDR_NAME, OFF_MOUNT_MNT, OFF_MOUNT_MOUNTPOINT, OFF_MOUNT_NS,
+    OFF_MOUNT_PARENT, OFF_NSPROXY_MNT, OFF_NSPROXY_PID, OFF_PIDNS_LEVEL, OFF_PATH_DENTRY, OFF_PATH_MNT, OFF_PT_REGS_SYSCALL, OFF_SB_DEV, OFF_SB_MAGIC, OFF_SOCKET_SK, OFF_SOCK_FAMILY, OFF_SOCK_NUM, OFF_SOCK_RCV_SADDR, OFF_SOCK_V6_RCV_SADDR, OFF_TASK_BPF_STORAGE,
+    OFF_TASK_FILES, OFF_TASK_FS, OFF_TASK_NSPROXY, OFF_TASK_TGID, OFF_TASK_START_BOOTTIME, OFF_UNIX_ADDRESS_NAME, OFF_UNIX_SOCK_ADDR, OFF_UNIX_SOCK_PATH, OFF_VFSMOUNT_FLAGS, OFF_VFSMOUNT_ROOT,
 }
 
 /// `FMODE_READ` and `FMODE_WRITE` (include/linux/fs.h): unchanged since 2.6.
@@ -99,6 +102,11 @@ pointer!(/** `struct linux_binprm`, typed. */ Bprm);
 pointer!(/** `struct file`, typed. */ File);
 pointer!(/** `struct path`, typed. */ Path);
 pointer!(/** `struct dentry`, typed. */ Dentry);
+pointer!(/** `struct msghdr`, typed. */ Message);
+pointer!(/** `struct socket`, typed. */ Socket);
+/// `struct sock`, typed.
+#[derive(Clone, Copy)]
+pub(crate) struct Sock(*const u8);
 /// `struct inode`, typed.
 #[derive(Clone, Copy)]
 pub(crate) struct Inode(*const u8);
@@ -402,6 +410,79 @@ impl Inode {
     pub(crate) fn char_device(self) -> Option<u32> {
         let mode: u16 = load(self.0, &OFF_INODE_MODE);
         (mode & S_IFMT == S_IFCHR).then(|| load(self.0, &OFF_INODE_RDEV))
+    }
+}
+
+impl Socket {
+    /// What is behind it: never null between `socket(2)` and `close(2)`.
+    #[inline(always)]
+    pub(crate) fn sock(self) -> Sock {
+        Sock(load(self.0, &OFF_SOCKET_SK))
+    }
+}
+
+impl Sock {
+    /// Its address family; `AF_UNSPEC` for none.
+    #[inline(always)]
+    pub(crate) fn family(self) -> u16 {
+        if self.0.is_null() { family::UNSPEC } else { load(self.0, &OFF_SOCK_FAMILY) }
+    }
+
+    /// The address that it is bound to, with port 0 if it is not.
+    #[inline(always)]
+    pub(crate) fn local(self) -> Target {
+        if self.0.is_null() {
+            return Target::default();
+        }
+        let port: u16 = load(self.0, &OFF_SOCK_NUM);
+        match load::<u16>(self.0, &OFF_SOCK_FAMILY) {
+            family::INET => {
+                let address = [load(self.0, &OFF_SOCK_RCV_SADDR), 0, 0, 0];
+                Target { kind: family::INET, port, address }
+            }
+            family::INET6 => {
+                let at = self.0 as u64 + OFF_SOCK_V6_RCV_SADDR.load();
+                Target::of_ipv6(port, read(at).unwrap_or_default())
+            }
+            _ => Target::default(),
+        }
+    }
+}
+
+impl Message {
+    /// Address of the `struct sockaddr` that it is for; 0 for none.
+    #[inline(always)]
+    pub(crate) fn name(self) -> u64 {
+        load(self.0, &OFF_MSGHDR_NAME)
+    }
+}
+
+/// Where a socket of family `AF_UNIX` is bound.
+pub(crate) struct UnixAddress {
+    /// Whether it has a name in its network namespace instead of the file system.
+    pub(crate) is_abstract: bool,
+    /// The first 16 bytes of that name.
+    pub(crate) name: [u64; 2],
+    /// The file; zeros for none.
+    pub(crate) at: Location,
+}
+
+impl UnixAddress {
+    /// Of the `struct sock` at `sock`: `struct unix_sock` begins with it (`include/net/af_unix.h`, 6.12).
+    #[inline(always)]
+    pub(crate) fn of(sock: u64) -> Self {
+        let path = sock + OFF_UNIX_SOCK_PATH.load();
+        let at = Location {
+            mount: read(path + OFF_PATH_MNT.load()).unwrap_or(0),
+            dentry: read(path + OFF_PATH_DENTRY.load()).unwrap_or(0),
+        };
+        let address = read::<u64>(sock + OFF_UNIX_SOCK_ADDR.load()).unwrap_or(0);
+        if at.dentry != 0 || address == 0 {
+            return Self { is_abstract: false, name: [0; 2], at };
+        }
+        // `struct sockaddr_un`: the family, then a zero byte, then the name.
+        let name = address + OFF_UNIX_ADDRESS_NAME.load() + 3;
+        Self { is_abstract: true, name: read(name).unwrap_or_default(), at }
     }
 }
 

@@ -45,7 +45,7 @@ use aya_ebpf::{
     programs::{FExitContext, LsmContext, ProbeContext},
 };
 
-use crate::kernel::{Bprm, Dentry, File, Path, Task};
+use crate::kernel::{Bprm, Dentry, File, Message, Path, Socket, Task};
 
 /// `-EPERM`, from frozen read-only data: the verifier must see a value within
 /// [-4095, 0], and a literal is folded into arithmetic whose range it cannot see.
@@ -218,6 +218,38 @@ fn task_setrlimit(ctx: LsmContext) -> i32 {
 #[lsm(hook = "syslog")]
 fn syslog(ctx: LsmContext) -> i32 {
     hooks::kernel_log::syslog(ctx.arg::<i32>(0)).errno()
+}
+
+#[lsm(hook = "socket_create")]
+fn socket_create(ctx: LsmContext) -> i32 {
+    let for_kernel = ctx.arg::<u32>(3) != 0;
+    hooks::network::create(ctx.arg(0), ctx.arg(1), ctx.arg(2), for_kernel).errno()
+}
+
+#[lsm(hook = "socket_connect")]
+fn socket_connect(ctx: LsmContext) -> i32 {
+    hooks::network::connect(Socket::new(ctx.arg(0)).sock(), ctx.arg::<*const u8>(1) as u64).errno()
+}
+
+#[lsm(hook = "socket_sendmsg")]
+fn socket_sendmsg(ctx: LsmContext) -> i32 {
+    let name = Message::new(ctx.arg(1)).name();
+    hooks::network::send(Socket::new(ctx.arg(0)).sock(), name).errno()
+}
+
+#[lsm(hook = "socket_bind")]
+fn socket_bind(ctx: LsmContext) -> i32 {
+    hooks::network::bind(Socket::new(ctx.arg(0)).sock(), ctx.arg::<*const u8>(1) as u64).errno()
+}
+
+#[lsm(hook = "socket_listen")]
+fn socket_listen(ctx: LsmContext) -> i32 {
+    hooks::network::listen(Socket::new(ctx.arg(0)).sock()).errno()
+}
+
+#[lsm(hook = "unix_stream_connect")]
+fn unix_stream_connect(ctx: LsmContext) -> i32 {
+    hooks::unix::connect(ctx.arg::<*const u8>(1) as u64).errno()
 }
 
 #[fexit(function = "copy_mnt_ns")]

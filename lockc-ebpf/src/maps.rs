@@ -8,8 +8,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf},
 };
 use lockc_common::{
-    Container, ContainerName, Counter, InodeKey, Label, MAX_POLICIES, PathKey, Pending, Policy,
-    PolicyName, RuntimeName,
+    Container, ContainerName, Counter, InodeKey, Label, MAX_POLICIES, NetworkKey, PathKey, Pending,
+    Policy, PolicyName, RuntimeName,
 };
 
 use crate::{kernel::Task, path::Scratch};
@@ -103,6 +103,10 @@ pub(crate) static PATH_RULES: LpmTrie<PathKey, u32> = LpmTrie::with_max_entries(
 /// `(rules, path)` of every directory above a denied path.
 #[map]
 pub(crate) static PATH_ANCESTORS: HashMap<PathKey, u32> = HashMap::with_max_entries(131_072, 1);
+
+/// `(rules, kind, port, address)` → [`lockc_common::NetworkVerdict`]; the longest rule wins.
+#[map]
+pub(crate) static NETWORK_RULES: LpmTrie<NetworkKey, u32> = LpmTrie::with_max_entries(131_072, 1);
 
 /// Files that are OCI runtimes on this node → number of the scan that found them.
 #[map]

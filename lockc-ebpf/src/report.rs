@@ -6,6 +6,7 @@ use aya_ebpf::helpers::{
 };
 use lockc_common::{
     Counter, EVENT_PATH_LEN, Event, Operation, RATE_LIMIT, RATE_WINDOW_NS, Verdict,
+    network::{Target, family},
 };
 
 use crate::{
@@ -24,6 +25,8 @@ pub(crate) enum Object<'a> {
     Built(&'a BuiltPath),
     /// A place in the file system.
     At(Location),
+    /// An IP address and a port.
+    Address(Target),
 }
 
 /// Reports something that was denied, or that audit mode let pass.
@@ -42,12 +45,13 @@ pub(crate) fn violation(subject: &Subject, operation: Operation, object: Object<
         verdict,
     };
     match object {
-        Object::Number(detail) => send(&header, detail, None),
-        Object::Built(path) => send(&header, 0, Some(path)),
-        Object::At(location) => {
-            let path = path::build(location, subject.label).ok();
-            send(&header, 0, path.as_ref());
-        }
+        Object::Number(detail) => send(&header, detail, Detail::None),
+        Object::Built(path) => send(&header, 0, Detail::Path(path)),
+        Object::At(location) => match path::build(location, subject.label) {
+            Ok(path) => send(&header, 0, Detail::Path(&path)),
+            Err(_) => send(&header, 0, Detail::None),
+        },
+        Object::Address(target) => send(&header, u32::from(target.port), Detail::Address(target)),
     }
 }
 
@@ -55,13 +59,20 @@ pub(crate) fn violation(subject: &Subject, operation: Operation, object: Object<
 #[inline(always)]
 pub(crate) fn unregistered(container: u64) {
     count(Counter::Unregistered);
-    send(&notice(container, Operation::Unregistered), 0, None);
+    send(&notice(container, Operation::Unregistered), 0, Detail::None);
 }
 
 /// Reports that the last task of a container is gone.
 #[inline(always)]
 pub(crate) fn gone(container: u64) {
-    send(&notice(container, Operation::Gone), 0, None);
+    send(&notice(container, Operation::Gone), 0, Detail::None);
+}
+
+/// What an event has beyond numbers.
+enum Detail<'a> {
+    None,
+    Path(&'a BuiltPath),
+    Address(Target),
 }
 
 struct Header {
@@ -101,7 +112,7 @@ fn within_rate(handle: u64) -> bool {
 }
 
 #[inline(always)]
-fn send(header: &Header, detail: u32, path: Option<&BuiltPath>) {
+fn send(header: &Header, number: u32, detail: Detail<'_>) {
     let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
         count(Counter::Lost);
         return;
@@ -118,12 +129,16 @@ fn send(header: &Header, detail: u32, path: Option<&BuiltPath>) {
         (*event).policy = header.policy;
         (*event).pid = (ids >> 32) as u32;
         (*event).tid = ids as u32;
-        (*event).detail = detail;
+        (*event).detail = number;
         (*event).ino = 0;
         (*event).path_len = 0;
         (*event).path_cut = 0;
         bpf_get_current_comm((&raw mut (*event).comm).cast(), 16);
-        if let Some(path) = path {
+        if let Detail::Address(target) = detail {
+            (*event).path_len = if target.kind == family::INET { 4 } else { 16 };
+            (&raw mut (*event).path).cast::<[u32; 4]>().write(target.address);
+        }
+        if let Detail::Path(path) = detail {
             let (address, len) = path.tail(EVENT_PATH_LEN as u32 - 1);
             // The mask repeats for the verifier what `tail` has bounded.
             let len = len & (EVENT_PATH_LEN as u32 - 1);

@@ -10,6 +10,7 @@ mod files;
 mod host;
 mod machine;
 mod mounts;
+mod network;
 mod ordinary;
 mod spaces;
 
@@ -129,10 +130,18 @@ fn report(name: &str, verb: &str, args: &[String]) -> ExitCode {
 
 /// Runs a verb.
 fn run(verb: &str, args: &[&str]) -> Outcome {
-    [files::verb, host::verb, machine::verb, mounts::verb, spaces::verb, ordinary::verb]
-        .iter()
-        .find_map(|group| group(verb, args))
-        .unwrap_or_else(|| Err(Failure::Unfit(format!("no verb {verb} with {} words", args.len()))))
+    [
+        files::verb,
+        host::verb,
+        machine::verb,
+        mounts::verb,
+        network::verb,
+        spaces::verb,
+        ordinary::verb,
+    ]
+    .iter()
+    .find_map(|group| group(verb, args))
+    .unwrap_or_else(|| Err(Failure::Unfit(format!("no verb {verb} with {} words", args.len()))))
 }
 
 /// Prints one line in one write; a closed standard output is not the probe's business.

@@ -12,6 +12,7 @@ mod instant;
 mod kernel;
 mod leaks;
 mod machine;
+mod network;
 mod ordinary;
 mod preemption;
 mod reload;
@@ -22,7 +23,7 @@ mod token;
 use crate::harness::runner::Test;
 
 /// Groups of the small guest, in the order in which they run.
-const MICRO: [&[Test]; 17] = [
+const MICRO: [&[Test]; 18] = [
     ordinary::TESTS,
     stdio::TESTS,
     hooks::TESTS,
@@ -34,6 +35,7 @@ const MICRO: [&[Test]; 17] = [
     escape::TESTS,
     kernel::TESTS,
     machine::TESTS,
+    network::TESTS,
     runtime::TESTS,
     instant::TESTS,
     admission::TESTS,

@@ -3,13 +3,15 @@
 
 pub(crate) mod bpf;
 pub(crate) mod machine;
+pub(crate) mod net;
 pub(crate) mod uring;
 
 use std::{
     ffi::CStr,
     fs,
+    io::{IoSlice, IoSliceMut},
     os::{
-        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+        fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
         unix::process::CommandExt as _,
     },
     process::Command,
@@ -20,6 +22,7 @@ use nix::{
     errno::Errno,
     libc,
     mount::{MsFlags, mount},
+    sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg},
     unistd::{ForkResult, Pid},
 };
 
@@ -313,10 +316,30 @@ pub(crate) fn inherited(number: RawFd) -> Option<OwnedFd> {
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Owns a descriptor that came in a control message.
-pub(crate) fn received(number: RawFd) -> OwnedFd {
-    // SAFETY: the kernel made this descriptor for the message, and the message does not own it.
-    unsafe { OwnedFd::from_raw_fd(number) }
+/// The descriptor that the other side sends next (`SCM_RIGHTS`, `unix(7)`).
+pub(crate) fn receive_descriptor(from: impl AsFd) -> nix::Result<OwnedFd> {
+    let mut data = [0; 256];
+    let mut space = nix::cmsg_space!([RawFd; 1]);
+    let mut buffers = [IoSliceMut::new(&mut data)];
+    let (from, flags) = (from.as_fd().as_raw_fd(), MsgFlags::MSG_CMSG_CLOEXEC);
+    let message = recvmsg::<()>(from, &mut buffers, Some(&mut space), flags)?;
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(numbers) = control
+            && let Some(number) = numbers.first()
+        {
+            // SAFETY: the kernel made this descriptor for the message, which does not own it.
+            return Ok(unsafe { OwnedFd::from_raw_fd(*number) });
+        }
+    }
+    Err(Errno::ENOMSG)
+}
+
+/// Sends a descriptor, with one byte, as it takes at least that.
+pub(crate) fn send_descriptor(to: impl AsFd, descriptor: impl AsFd) -> nix::Result<()> {
+    let numbers = [descriptor.as_fd().as_raw_fd()];
+    let control = [ControlMessage::ScmRights(&numbers)];
+    let to = to.as_fd().as_raw_fd();
+    sendmsg::<()>(to, &[IoSlice::new(b"x")], &control, MsgFlags::empty(), None).map(drop)
 }
 
 /// Whether this kernel is older than 6.2.

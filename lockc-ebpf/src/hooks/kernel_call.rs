@@ -1,6 +1,8 @@
 //! System calls that act on the kernel of the machine.
 
-use lockc_common::{Operation, PolicyFlags, interface::MACHINE_CAPABILITIES};
+use lockc_common::{
+    Operation, PolicyFlags, interface::MACHINE_CAPABILITIES, network::NETWORK_CAPABILITIES,
+};
 
 use crate::{Answer, container::Subject, hooks::mount, report::Object};
 
@@ -32,13 +34,18 @@ pub(crate) fn perf_event() -> Answer {
 /// `quiet` is for questions that refuse nothing by themselves (`CAP_OPT_NOAUDIT`, include/linux/security.h).
 #[inline(always)]
 pub(crate) fn capable(capability: u32, quiet: bool) -> Answer {
-    if capability >= u64::BITS || MACHINE_CAPABILITIES >> capability & 1 == 0 {
+    let is_in = |set: u64| capability < u64::BITS && set >> capability & 1 != 0;
+    let flags = if is_in(MACHINE_CAPABILITIES) {
+        PolicyFlags::KERNEL_CALLS
+    } else if is_in(NETWORK_CAPABILITIES) {
+        PolicyFlags::NETWORK_NONE | PolicyFlags::NETWORK_RULES
+    } else {
         return mount::capable(capability);
-    }
+    };
     let Some(subject) = Subject::current() else {
         return Answer::Allow;
     };
-    if !subject.wants(PolicyFlags::KERNEL_CALLS) {
+    if !subject.wants(flags) {
         return Answer::Allow;
     }
     if quiet {

@@ -8,5 +8,7 @@ pub(crate) mod interface;
 pub(crate) mod kernel_call;
 pub(crate) mod kernel_log;
 pub(crate) mod mount;
+pub(crate) mod network;
 pub(crate) mod process;
 pub(crate) mod task;
+pub(crate) mod unix;

@@ -27,6 +27,7 @@ const PINNED_MAPS: &[&str] = &[
     "EVENTS",
     "LABELS",
     "MOUNT_NAMESPACES",
+    "NETWORK_RULES",
     "PATH_ANCESTORS",
     "PATH_RULES",
     "PENDING",

@@ -68,6 +68,7 @@ impl Maps {
                 take(kernel, "POLICY_NAMES")?,
                 take(kernel, "PATH_RULES")?,
                 take(kernel, "PATH_ANCESTORS")?,
+                take(kernel, "NETWORK_RULES")?,
             )),
             runtime_files: Mutex::new(take(kernel, "RUNTIME_FILES")?),
             runtime_names: Mutex::new(take(kernel, "RUNTIME_NAMES")?),

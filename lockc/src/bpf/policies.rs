@@ -9,12 +9,13 @@ use std::collections::{BTreeSet, HashSet};
 
 use aya::maps::{Array, HashMap, LpmTrie, MapData, MapError, lpm_trie::Key};
 use lockc_common::{
-    MAX_POLICIES, PATH_RULE_LEN, POLICY_NAME_LEN, PathKey, PathVerdict, Policy, PolicyFlags,
-    PolicyName,
+    MAX_POLICIES, NetworkKey, PATH_RULE_LEN, POLICY_NAME_LEN, PathKey, PathVerdict, Policy,
+    PolicyFlags, PolicyName,
 };
 use nix::{errno::Errno, libc};
 
 use super::{calls, load::LoadError};
+use crate::policy::NetworkRule;
 
 /// A policy as the programs need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub struct CompiledPolicy {
     pub flags: u32,
     /// Paths with their closing `/`, at most [`PATH_RULE_LEN`] bytes each.
     pub paths: Vec<(Vec<u8>, PathVerdict)>,
+    /// Rules about addresses and families of sockets.
+    pub network: Vec<NetworkRule>,
 }
 
 impl CompiledPolicy {
@@ -48,6 +51,12 @@ impl CompiledPolicy {
         for (path, verdict) in paths {
             add(path);
             add(&[*verdict as u8]);
+        }
+        for NetworkRule { key, bits, verdict } in &self.network {
+            for word in [u32::from(key.kind), u32::from(key.port), *bits, verdict.0] {
+                add(&word.to_ne_bytes());
+            }
+            add(&key.address.map(u32::to_ne_bytes).concat());
         }
         digest
     }
@@ -73,6 +82,7 @@ pub(super) struct Policies {
     names: HashMap<MapData, u32, PolicyName>,
     rules: LpmTrie<MapData, PathKey, u32>,
     ancestors: HashMap<MapData, PathKey, u32>,
+    network: LpmTrie<MapData, NetworkKey, u32>,
     /// Numbers of rules that no policy has any more, and that programs may still be looking at.
     retired: BTreeSet<u32>,
 }
@@ -96,8 +106,10 @@ impl Policies {
         names: HashMap<MapData, u32, PolicyName>,
         rules: LpmTrie<MapData, PathKey, u32>,
         ancestors: HashMap<MapData, PathKey, u32>,
+        network: LpmTrie<MapData, NetworkKey, u32>,
     ) -> Self {
-        let mut policies = Self { slots, names, rules, ancestors, retired: BTreeSet::new() };
+        let mut policies =
+            Self { slots, names, rules, ancestors, network, retired: BTreeSet::new() };
         // What a daemon that was killed had installed or retired by half.
         let live: HashSet<u32> =
             policies.ids().into_iter().map(|id| policies.slot(id).rules()).collect();
@@ -118,7 +130,9 @@ impl Policies {
     /// Numbers of all rules in the maps.
     fn numbers(&self) -> BTreeSet<u32> {
         let rules = self.rules.keys().flatten().map(|key| key.data().rules);
-        rules.chain(self.ancestors.keys().flatten().map(|key| key.rules)).collect()
+        let network = self.network.keys().flatten().map(|key| key.data().rules);
+        let ancestors = self.ancestors.keys().flatten().map(|key| key.rules);
+        rules.chain(ancestors).chain(network).collect()
     }
 
     pub(super) fn name(&self, id: u32) -> Option<String> {
@@ -179,7 +193,8 @@ impl Policies {
             .map(|(id, _)| *id)
             .or_else(|| (0..MAX_POLICIES).find(|id| !used.contains(id)))
             .ok_or(LoadError::Map { name: "POLICIES", reason: "every slot is in use".into() })?;
-        let rules = if policy.paths.is_empty() { 0 } else { self.free_number() };
+        let has_rules = !policy.paths.is_empty() || !policy.network.is_empty();
+        let rules = if has_rules { self.free_number() } else { 0 };
         if let Err(error) = self.add_rules(rules, policy) {
             self.remove_rules(rules);
             return Err(error);
@@ -250,6 +265,10 @@ impl Policies {
                 }
             }
         }
+        for NetworkRule { key, bits, verdict } in &policy.network {
+            let key = Key::new(*bits, NetworkKey { rules, ..*key });
+            self.network.insert(&key, verdict.0, 0).map_err(failed("NETWORK_RULES"))?;
+        }
         Ok(())
     }
 
@@ -264,6 +283,11 @@ impl Policies {
             self.ancestors.keys().flatten().filter(|key| key.rules == rules).collect();
         for key in keys {
             let _ = self.ancestors.remove(&key);
+        }
+        let keys: Vec<_> =
+            self.network.keys().flatten().filter(|key| key.data().rules == rules).collect();
+        for key in keys {
+            let _ = self.network.remove(&key);
         }
     }
 
@@ -310,6 +334,7 @@ mod tests {
                 (b"/x/".to_vec(), PathVerdict::Deny),
                 (b"/y/".to_vec(), PathVerdict::Allow),
             ],
+            network: Vec::new(),
         };
         let mut b = a.clone();
         b.paths.reverse();

@@ -78,6 +78,7 @@ pub fn run(kernel: &Kernel, maps: &Maps, directory: &Path) -> Result<(), SelfTes
     let policy = maps.install(&[CompiledPolicy {
         name: "self-test".into(),
         flags: PolicyFlags::PATHS | PolicyFlags::KERNEL_LOG,
+        network: Vec::new(),
         paths: vec![(rule, PathVerdict::Deny)],
     }])?;
     let policy = policy.first().copied().unwrap_or(u32::MAX);

@@ -6,7 +6,7 @@ use toml::de::DeTable;
 
 use super::{MAX_RULES_PER_POLICY, Problem, problem::suggest, read::MODES, reader::Reader};
 use crate::policy::{
-    Access, Endpoint, EndpointError, Exec, Network, NetworkMode, PathRule, Policy, Verdict,
+    Access, Endpoint, EndpointError, Exec, Family, Network, NetworkMode, PathRule, Policy, Verdict,
     admission::{Admission, Control, Handling, Standard},
 };
 
@@ -105,7 +105,7 @@ impl Reader {
     }
 
     fn network(&mut self, table: &DeTable<'_>, network: &mut Network) {
-        self.check_keys(table, "network", &["mode", "deny", "allow", "default"]);
+        self.check_keys(table, "network", &["mode", "deny", "allow", "default", "families"]);
         let modes = [NetworkMode::HostDefault, NetworkMode::None].map(|mode| (mode.name(), mode));
         if let Some(mode) = self.choice(table, "mode", &modes) {
             network.mode = mode;
@@ -113,19 +113,45 @@ impl Reader {
         if let Some(default) = self.choice(table, "default", &ACCESS) {
             network.default = default;
         }
-        for endpoint in self.endpoints(table, "deny") {
+        let (denied, allowed) = (self.endpoints(table, "deny"), self.endpoints(table, "allow"));
+        for (endpoint, span) in &allowed {
+            if let Some((_, first)) = denied.iter().find(|(denied, _)| denied == endpoint) {
+                let message = format!("`{endpoint}` is in `network.deny` and in `network.allow`");
+                let problem = Problem::new(span.clone(), message);
+                self.problems.push(problem.also("first", first.clone()));
+            }
+        }
+        for (endpoint, _) in denied {
             add(&mut network.deny, endpoint);
         }
-        for endpoint in self.endpoints(table, "allow") {
+        let first = allowed.first().map(|(_, span)| span.clone());
+        for (endpoint, _) in allowed {
             add(&mut network.allow, endpoint);
+        }
+        if let Some(span) = first
+            && !network.restricts_addresses()
+        {
+            let message = "`network.allow` changes nothing: no address is denied";
+            let help = "set `network.default = \"deny\"`, or list what is denied in `network.deny`";
+            self.problems.push(Problem::warning(span, message).help(Some(help.to_owned())));
+        }
+        for (name, span) in self.texts(table, "families", MAX_RULES_PER_POLICY).unwrap_or_default()
+        {
+            if let Some(family) = Family::named(name) {
+                add(&mut network.families, family);
+                continue;
+            }
+            let message = format!("unknown family of sockets `{}`", name.escape_debug());
+            let help = suggest(name, Family::names());
+            self.problems.push(Problem::new(span, message).help(help));
         }
     }
 
-    fn endpoints(&mut self, table: &DeTable<'_>, key: &str) -> Vec<Endpoint> {
+    fn endpoints(&mut self, table: &DeTable<'_>, key: &str) -> Vec<(Endpoint, Range<usize>)> {
         let mut endpoints = Vec::new();
         for (text, span) in self.texts(table, key, MAX_RULES_PER_POLICY).unwrap_or_default() {
             match text.parse() {
-                Ok(endpoint) => endpoints.push(endpoint),
+                Ok(endpoint) => endpoints.push((endpoint, span)),
                 Err(error) => {
                     let help = match &error {
                         EndpointError::HostBits { network, .. } => {

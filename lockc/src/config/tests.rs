@@ -223,10 +223,6 @@ fn what_is_not_enforced_is_not_accepted() {
         ("paths.read_only", "[\"/etc/**\"]"),
         ("paths.default", "\"deny\""),
         ("host_paths.deny", "[\"/x\"]"),
-        ("network.mode", "\"none\""),
-        ("network.deny", "[\"10.0.0.0/8\"]"),
-        ("network.allow", "[\"10.0.0.0/8\"]"),
-        ("network.default", "\"deny\""),
         ("exec.allow", "[\"/x\"]"),
         ("exec.deny", "[\"/x\"]"),
         ("exec.fileless", "\"deny\""),
@@ -247,8 +243,6 @@ fn what_is_not_enforced_is_not_accepted() {
             assert!(error.contains(&expected), "{text}\n{error}");
         }
     }
-    let error = parse("[default]\npolicy = \"offline\"\n").unwrap_err();
-    assert!(error.contains("`network.mode` of policy `offline` is not enforced by this version"));
 }
 
 /// Each file in `tests/config`, or each directory of files, beside its expected report. `BLESS=1`

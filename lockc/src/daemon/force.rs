@@ -100,11 +100,12 @@ fn in_use(config: &Config) -> impl Iterator<Item = (&Policy, Mode)> {
 }
 
 fn compile(policy: &Policy, mode: Mode) -> CompiledPolicy {
-    let KernelRules { flags, paths } = policy.kernel_rules(mode);
+    let KernelRules { flags, paths, network } = policy.kernel_rules(mode);
     CompiledPolicy {
         name: policy.name.clone(),
         flags: flags.0,
         paths: paths.iter().map(|(rule, verdict)| (rule.as_bytes().to_vec(), *verdict)).collect(),
+        network,
     }
 }
 
@@ -127,10 +128,11 @@ mod tests {
         };
         let levels = [
             ("baseline", Mode::Enforce),
+            ("offline", Mode::Enforce),
             ("privileged", Mode::Enforce),
             ("restricted", Mode::Enforce),
         ];
-        assert_eq!(in_use(""), named(&levels), "`offline` cannot be enforced");
+        assert_eq!(in_use(""), named(&levels));
         let own = in_use(
             "[default]\nmode = \"audit\"\n\
              [policy.a]\nextends = \"restricted\"\nmode = \"enforce\"\n\
@@ -142,6 +144,7 @@ mod tests {
                 ("a", Mode::Enforce),
                 ("a", Mode::Audit),
                 ("baseline", Mode::Audit),
+                ("offline", Mode::Audit),
                 ("privileged", Mode::Audit),
                 ("restricted", Mode::Audit),
             ])

@@ -1,8 +1,13 @@
 //! What the kernel side reports, as people read it.
 
-use std::fmt::Write as _;
+use std::{
+    fmt::Write as _,
+    net::{IpAddr, SocketAddr},
+};
 
 use lockc_common::{Event, Operation, Verdict};
+
+use crate::policy::Family;
 
 /// What an event says about its container and policy beyond numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +40,10 @@ pub fn operation_name(operation: u32) -> &'static str {
         (Operation::Trace, "trace"),
         (Operation::Signal, "signal"),
         (Operation::Schedule, "schedule"),
+        (Operation::Socket, "socket"),
+        (Operation::Connect, "connect"),
+        (Operation::Bind, "bind"),
+        (Operation::RuntimeSocket, "runtime-socket"),
     ];
     NAMES.iter().find(|(known, _)| *known as u32 == operation).map_or("unknown", |(_, name)| name)
 }
@@ -55,6 +64,36 @@ pub fn line(event: &Event, names: &Names) -> String {
         names.container,
         names.policy
     );
+    let is = |operation| event.operation == operation as u32;
+    if is(Operation::Socket) {
+        match Family::of_number(event.detail) {
+            Some(family) => _ = write!(line, " family={family}"),
+            None => _ = write!(line, " family={}", event.detail),
+        }
+    } else if is(Operation::Connect) || is(Operation::Bind) {
+        if let Some(address) = address(event) {
+            let _ = write!(line, " address={address}");
+        }
+    } else {
+        object(&mut line, event);
+    }
+    let comm = event.comm.split(|byte| *byte == 0).next().unwrap_or_default();
+    let _ = write!(line, " pid={} tid={} comm={}", event.pid, event.tid, escape(comm));
+    line
+}
+
+/// Address and port; `None` for an address of another kind.
+fn address(event: &Event) -> Option<SocketAddr> {
+    let port = u16::try_from(event.detail).ok()?;
+    let address: IpAddr = match event.path_len {
+        4 => <[u8; 4]>::try_from(event.path.get(..4)?).ok()?.into(),
+        16 => <[u8; 16]>::try_from(event.path.get(..16)?).ok()?.into(),
+        _ => return None,
+    };
+    Some((address, port).into())
+}
+
+fn object(line: &mut String, event: &Event) {
     let len = usize::try_from(event.path_len).unwrap_or(0).min(event.path.len());
     if len > 0 {
         let cut = if event.path_cut == 0 { "" } else { "..." };
@@ -62,9 +101,6 @@ pub fn line(event: &Event, names: &Names) -> String {
     } else if event.detail != 0 {
         let _ = write!(line, " detail={}", event.detail);
     }
-    let comm = event.comm.split(|byte| *byte == 0).next().unwrap_or_default();
-    let _ = write!(line, " pid={} tid={} comm={}", event.pid, event.tid, escape(comm));
-    line
 }
 
 /// Printable ASCII without spaces, so that a value stays one word.
@@ -109,6 +145,24 @@ mod tests {
             line(&event, &names()),
             "denied open container=web policy=baseline path=/run/x pid=10 tid=11 comm=cat"
         );
+    }
+
+    #[test]
+    fn addresses_and_families_are_named() {
+        let mut event = event();
+        event.operation = Operation::Connect as u32;
+        event.path[..4].copy_from_slice(&[169, 254, 169, 254]);
+        (event.path_len, event.detail) = (4, 80);
+        let said = line(&event, &names());
+        assert!(said.contains(" policy=baseline address=169.254.169.254:80 pid="), "{said}");
+        event.path[..16].copy_from_slice(&std::net::Ipv6Addr::LOCALHOST.octets());
+        event.path_len = 16;
+        assert!(line(&event, &names()).contains(" address=[::1]:80 pid="));
+        event.path_len = 5;
+        assert!(line(&event, &names()).contains(" policy=baseline pid="));
+        event.operation = Operation::Socket as u32;
+        event.detail = 40;
+        assert!(line(&event, &names()).contains(" family=vsock pid="));
     }
 
     #[test]

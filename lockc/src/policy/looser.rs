@@ -1,9 +1,8 @@
 //! Which of two policies is the looser one.
 
 use super::{
-    Exec, Mode, Network, NetworkMode, PathRule, Policy,
+    Exec, Mode, PathRule, Policy,
     admission::{Admission, Control, Handling},
-    resolved::Access,
 };
 
 impl Policy {
@@ -29,23 +28,6 @@ impl Policy {
 /// Whether each path of `inner` lies below one of `outer`.
 fn all_covered(inner: &[PathRule], outer: &[PathRule]) -> bool {
     inner.iter().all(|path| outer.iter().any(|above| above.covers(path)))
-}
-
-impl Network {
-    fn is_looser_than(&self, other: &Self) -> bool {
-        if self.mode == NetworkMode::None {
-            return false;
-        }
-        // What an exception re-opens counts, unless the other has nothing to re-open.
-        let open = other.default == Access::Allow && other.deny.is_empty();
-        let exceptions = self
-            .allow
-            .iter()
-            .all(|endpoint| open || other.allow.iter().any(|outer| outer.covers(endpoint)));
-        let denied =
-            other.deny.iter().all(|endpoint| self.deny.iter().any(|outer| outer.covers(endpoint)));
-        other.mode == NetworkMode::None || self.default < other.default || !exceptions || !denied
-    }
 }
 
 impl Exec {
@@ -86,7 +68,7 @@ mod tests {
     use lockc_common::PolicyFlags;
 
     use super::*;
-    use crate::policy::{Level, Verdict};
+    use crate::policy::{Access, Family, Level, NetworkMode, Verdict};
 
     fn looser(a: &Policy, b: &Policy) -> bool {
         a.is_looser_than(Mode::Enforce, b, Mode::Enforce)
@@ -145,6 +127,7 @@ mod tests {
             }),
             ("capability", |p, _| p.admission.capabilities.push("CAP_NET_ADMIN".into())),
             ("host path", |p, _| p.admission.host_paths.push("/srv".into())),
+            ("family", |p, _| p.network.families.extend(Family::named("can"))),
         ];
         for (what, change) in freer {
             let mut policy = base.clone();

@@ -4,6 +4,7 @@
 
 pub mod admission;
 mod decide;
+mod family;
 mod looser;
 mod matching;
 mod network;
@@ -14,8 +15,9 @@ mod show;
 
 pub use self::{
     decide::{Decision, LABEL, Passed, Reason, Subject, decide, passed_over},
+    family::Family,
     matching::{MAX_VALUE, Match, Miss, Owner, Pattern},
-    network::{Endpoint, EndpointError, Network, NetworkMode},
+    network::{Endpoint, EndpointError, Network, NetworkMode, NetworkRule},
     path::{PathError, PathRule},
     paths::{PathRules, Verdict},
     resolved::{Access, Exec, KernelRules, Policy},

@@ -3,7 +3,7 @@
 use lockc_common::{PathVerdict, PolicyFlags};
 
 use super::{
-    Level, Mode, Network, NetworkMode, PathRule, PathRules, Verdict,
+    Level, Mode, Network, NetworkMode, NetworkRule, PathRule, PathRules, Verdict,
     admission::{Admission, Control, Handling, Standard},
 };
 
@@ -81,6 +81,8 @@ pub struct KernelRules {
     pub flags: PolicyFlags,
     /// Path rules; the most specific one wins.
     pub paths: Vec<(PathRule, PathVerdict)>,
+    /// Rules about addresses and families of sockets.
+    pub network: Vec<NetworkRule>,
 }
 
 impl Policy {
@@ -158,10 +160,20 @@ impl Policy {
                 (*rule, verdict)
             }));
         }
+        if self.network.mode == NetworkMode::None {
+            flags.0 |= PolicyFlags::NETWORK_NONE;
+        }
+        if self.network.restricts_addresses() {
+            flags.0 |= PolicyFlags::NETWORK_RULES;
+        }
+        // Whoever does not mind that a bundle asks for such a socket wants it to be of use.
+        if self.admission.handling(Control::RuntimeSockets) == Handling::Off {
+            flags.0 &= !PolicyFlags::RUNTIME_SOCKETS;
+        }
         if mode == Mode::Audit {
             flags.0 |= PolicyFlags::AUDIT;
         }
-        KernelRules { flags, paths }
+        KernelRules { flags, paths, network: self.network.kernel_rules() }
     }
 }
 
@@ -173,13 +185,14 @@ mod tests {
     fn path_rules_are_flagged() {
         for level in Level::ALL {
             for mode in [Mode::Enforce, Mode::Audit] {
-                let KernelRules { flags, paths } = Policy::built_in(level).kernel_rules(mode);
+                let KernelRules { flags, paths, .. } = Policy::built_in(level).kernel_rules(mode);
                 assert_eq!(flags.0 & PolicyFlags::PATHS != 0, !paths.is_empty());
                 assert_eq!(flags.0 & PolicyFlags::AUDIT != 0, mode == Mode::Audit);
             }
         }
         let nothing = Policy::built_in(Level::Privileged).kernel_rules(Mode::Enforce);
-        assert_eq!(nothing, KernelRules { flags: PolicyFlags(0), paths: Vec::new() });
+        let (paths, network) = (Vec::new(), Vec::new());
+        assert_eq!(nothing, KernelRules { flags: PolicyFlags(0), paths, network });
     }
 
     #[test]

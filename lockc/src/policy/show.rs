@@ -6,7 +6,7 @@ use lockc_common::PolicyFlags;
 use serde_json::{Value, json};
 
 use super::{
-    Mode, PathRule, Policy, Verdict,
+    Access, Mode, Network, NetworkMode, PathRule, Policy, Verdict,
     admission::{Control, Handling, Standard},
 };
 
@@ -20,6 +20,8 @@ const DENIALS: &[(u32, &str)] = &[
     (PolicyFlags::MOUNT, "mount"),
     (PolicyFlags::PROCESSES, "processes"),
     (PolicyFlags::RUNTIME_FILES, "runtime_files"),
+    (PolicyFlags::RUNTIME_SOCKETS, "runtime_sockets"),
+    (PolicyFlags::SOCKET_FAMILIES, "socket_families"),
 ];
 
 /// Most paths in a summary.
@@ -69,6 +71,7 @@ impl Policy {
                 "deny": endpoints(&network.deny),
                 "allow": endpoints(&network.allow),
                 "default": network.default.name(),
+                "families": network.families.iter().map(ToString::to_string).collect::<Vec<_>>(),
             },
             "exec": {
                 "allow": exec.allow.as_deref().map(texts),
@@ -134,6 +137,20 @@ impl Policy {
         if !shown.is_empty() {
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             lines.push(format!("{denies} paths: {}{more}", shown.join(", ")));
+        }
+        match &self.network {
+            Network { mode: NetworkMode::None, .. } => {
+                lines.push(format!("{denies} all of the network"));
+            }
+            network if network.restricts_addresses() => {
+                let count = network.deny.len();
+                let rest = match network.default {
+                    Access::Allow => "",
+                    Access::Deny => ", and all that no rule is about",
+                };
+                lines.push(format!("{denies} addresses: {count} rules{rest}"));
+            }
+            _ => {}
         }
         let admission = self.admission(mode);
         for (handling, text) in [
@@ -201,6 +218,7 @@ mod tests {
             network.deny = ["169.254.169.254"]
             network.allow = ["[fd00::/8]:443"]
             network.default = "deny"
+            network.families = ["can", "vsock"]
             exec.allow = ["/usr/bin/**"]
             exec.deny = ["/usr/bin/sh"]
             exec.fileless = "deny"

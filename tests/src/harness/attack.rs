@@ -59,8 +59,35 @@ pub(crate) fn attack(
     setup: impl Fn(&mut Bundle),
     attacks: &[Attack],
 ) -> Result<()> {
+    attack_at(context, context.levels(), what, entry, before, setup, attacks)
+}
+
+/// As [`attack`], under one policy that is to stop what it is about.
+pub(crate) fn attack_under(
+    context: &Context,
+    policy: Level,
+    what: &str,
+    setup: impl Fn(&mut Bundle),
+    attacks: &[Attack],
+) -> Result<()> {
+    let levels = match context.phase() {
+        Phase::Off => &[Level::Privileged][..],
+        _ => &[policy, Level::Privileged],
+    };
+    attack_at(context, levels, what, &Entry::Run, no_preparation, setup, attacks)
+}
+
+fn attack_at(
+    context: &Context,
+    levels: &[Level],
+    what: &str,
+    entry: &Entry,
+    before: impl Fn() -> Result<()>,
+    setup: impl Fn(&mut Bundle),
+    attacks: &[Attack],
+) -> Result<()> {
     let mut problems = Vec::new();
-    for level in context.levels() {
+    for level in levels {
         before()?;
         let (id, output) = run(context, what, entry, *level, &setup, attacks)
             .with_context(|| format!("with {}", described(context, *level)))?;

@@ -14,6 +14,7 @@ use super::{
     container::{Container, Runtime},
     daemon::Lockc,
     fixture::{self, SECRET, SERVICE_ACCOUNT, TokenVolume},
+    policies::OWN,
 };
 
 /// Where the runtimes are looked for: name and candidates. The first that is there serves tests
@@ -60,6 +61,9 @@ pub(crate) enum Level {
     Baseline,
     Restricted,
     Privileged,
+    Offline,
+    /// One of [`OWN`].
+    Own(&'static str),
 }
 
 impl Level {
@@ -68,6 +72,8 @@ impl Level {
             Self::Baseline => "baseline",
             Self::Restricted => "restricted",
             Self::Privileged => "privileged",
+            Self::Offline => "offline",
+            Self::Own(name) => name,
         }
     }
 
@@ -233,21 +239,30 @@ impl Context {
 
     /// A configuration that knows the runtimes and the copies, and chooses by annotation.
     pub(crate) fn config(&self) -> String {
-        let rules = [Level::Restricted, Level::Privileged].map(|level| {
-            let name = level.name();
+        let built_in = [Level::Restricted, Level::Privileged, Level::Offline].map(Level::name);
+        let own = || OWN.iter().map(|(name, _)| *name);
+        let rules = built_in.into_iter().chain(own()).map(|name| {
             format!(
                 "[[rule]]\nname = \"{name}\"\npolicy = \"{name}\"\ntrust_claims = true\n\
                  match.annotation.\"{LEVEL}\" = \"{name}\"\n"
             )
         });
         // Or attackers would not start.
-        let admit = CONTROLS.map(|control| format!("{control} = \"off\"\n")).concat();
+        let admit = CONTROLS.map(|control| {
+            // Off, it would allow to use such a socket.
+            let handling = if control == "runtime_sockets" { "audit" } else { "off" };
+            format!("{control} = \"{handling}\"\n")
+        });
+        let admit = ["baseline", "restricted", "offline"]
+            .map(|level| format!("[policy.{level}.admission]\n{}", admit.concat()));
+        let own = OWN.iter().map(|(name, table)| format!("[policy.{name}]\n{table}"));
         format!(
             "[daemon]\nlog_level = \"info\"\nlog_format = \"text\"\n\
-             [default]\npolicy = \"baseline\"\n{}{}\
-             [policy.baseline.admission]\n{admit}[policy.restricted.admission]\n{admit}",
+             [default]\npolicy = \"baseline\"\n{}{}{}{}",
             self.runtime_tables(),
-            rules.concat()
+            rules.collect::<String>(),
+            admit.concat(),
+            own.collect::<String>()
         )
     }
 

@@ -2,9 +2,9 @@
 
 use std::{
     fs::File,
-    io::{IoSliceMut, Read as _, Write as _},
+    io::{Read as _, Write as _},
     os::{
-        fd::{AsFd as _, AsRawFd as _, OwnedFd},
+        fd::{AsFd as _, OwnedFd},
         unix::net::UnixListener,
     },
     path::Path,
@@ -17,10 +17,7 @@ use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     pty::openpty,
-    sys::{
-        socket::{ControlMessageOwned, MsgFlags, recvmsg},
-        termios::{LocalFlags, SetArg, tcgetattr, tcsetattr},
-    },
+    sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr},
 };
 
 use crate::sys;
@@ -120,23 +117,6 @@ impl ConsoleSocket {
             bail!("no terminal within {deadline:?}");
         }
         let (stream, _) = listener.accept().context("accept")?;
-        let mut name = [0; 256];
-        let mut space = nix::cmsg_space!([i32; 1]);
-        let mut buffers = [IoSliceMut::new(&mut name)];
-        let message = recvmsg::<()>(
-            stream.as_raw_fd(),
-            &mut buffers,
-            Some(&mut space),
-            MsgFlags::MSG_CMSG_CLOEXEC,
-        )
-        .context("recvmsg")?;
-        for control in message.cmsgs()? {
-            if let ControlMessageOwned::ScmRights(fds) = control
-                && let Some(fd) = fds.first()
-            {
-                return Ok(sys::received(*fd));
-            }
-        }
-        bail!("the runtime sent no descriptor")
+        sys::receive_descriptor(&stream).context("receive a descriptor from the runtime")
     }
 }

@@ -230,7 +230,8 @@ fn an_untrusted_rule_does_not_hide_a_stricter_one() {
 fn a_label_asks_for_a_policy() {
     let config = config(
         "[policy.kiosk]\nextends = \"baseline\"\npaths.deny = [\"/etc/shadow\"]\n\
-         [policy.lax]\nextends = \"baseline\"\nmode = \"audit\"\n",
+         [policy.lax]\nextends = \"baseline\"\nmode = \"audit\"\n\
+         [policy.later]\nextends = \"baseline\"\nhost_paths.deny = [\"/x\"]\n",
     );
     for (asked, policy, refused) in [
         ("restricted", "restricted", None),
@@ -238,7 +239,8 @@ fn a_label_asks_for_a_policy() {
         ("baseline", "baseline", None),
         ("privileged", "baseline", None),
         ("lax", "baseline", None),
-        ("offline", "baseline", Some("`network.mode` is not enforced by this version")),
+        ("offline", "offline", None),
+        ("later", "baseline", Some("`host_paths.deny` is not enforced by this version")),
         ("restrictd", "baseline", Some("asks for policy `restrictd`, which does not exist")),
         ("\u{1b}[2J", "baseline", Some("`\\u{1b}[2J`")),
     ] {

@@ -1,0 +1,59 @@
+//! Sockets of container engines: who may talk to one has the machine.
+
+use lockc_common::{Operation, PolicyFlags, engine, interface::Name};
+
+use crate::{
+    Answer,
+    container::Subject,
+    kernel::{MountNamespace, MountOwner, Step, UnixAddress, mount_owner, read},
+    maps::MOUNT_NAMESPACES,
+    report::Object,
+};
+
+/// `connect(2)` to the `struct sock` at `other`. What counts is where its owner has bound it, not the name by which
+/// the container has found it: a bind mount, a link or a descriptor change nothing, and an engine that starts
+/// anew, with a new socket, is known at once.
+#[inline(always)]
+pub(crate) fn connect(other: u64) -> Answer {
+    let Some(subject) = Subject::current() else {
+        return Answer::Allow;
+    };
+    if !subject.wants(PolicyFlags::RUNTIME_SOCKETS) {
+        return Answer::Allow;
+    }
+    let address = UnixAddress::of(other);
+    if address.is_abstract {
+        if engine::is_shim(address.name) {
+            return subject.deny(Operation::RuntimeSocket, Object::Number(0));
+        }
+        return Answer::Allow;
+    }
+    let at = address.at;
+    if at.dentry == 0 || is_containers(at.mount) {
+        return Answer::Allow;
+    }
+    let parent = Step::parent(at.dentry).unwrap_or(0);
+    let grandparent = Step::parent(parent).unwrap_or(0);
+    if engine::is_engine_socket(name(at.dentry), name(parent), name(grandparent)) {
+        return subject.deny(Operation::RuntimeSocket, Object::At(at));
+    }
+    Answer::Allow
+}
+
+/// Whether a container has bound what lies on this mount: an engine in a container is the container's own.
+#[inline(always)]
+fn is_containers(mount: u64) -> bool {
+    let MountOwner::Namespace(namespace) = mount_owner(mount) else {
+        return false;
+    };
+    let seq = MountNamespace::at(namespace).seq;
+    // SAFETY: only asked whether it is there.
+    unsafe { MOUNT_NAMESPACES.get(&seq) }.is_some()
+}
+
+/// Empty for none, and for one that cannot be read.
+#[inline(always)]
+fn name(dentry: u64) -> Name {
+    let (address, len) = Step::name(dentry).unwrap_or((0, 0));
+    Name::cut(read::<[u64; 2]>(address).unwrap_or_default(), len)
+}
