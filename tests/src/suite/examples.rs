@@ -15,7 +15,7 @@ use case::{
 use serde_json::json;
 
 use crate::harness::{
-    Bundle, Container, Context, Runtime,
+    Bundle, Container, Context, Lockc, Runtime,
     attack::results,
     container::DEADLINE,
     fixture::TokenVolume,
@@ -29,6 +29,7 @@ pub(crate) const TESTS: &[Test] = &[
     test("lockc", shipped),
     test("audit-first", audit_first),
     test("k3s", k3s),
+    test("air-gapped", air_gapped),
 ];
 /// For the full guest.
 pub(crate) const ENGINES: &[Test] = engines::TESTS;
@@ -40,6 +41,7 @@ const fn test(name: &'static str, run: fn(&Context) -> Result<()>) -> Test {
 const MINIMAL: &str = include_str!("../../../examples/config/minimal.toml");
 const SHIPPED: &str = include_str!("../../../examples/config/lockc.toml");
 const AUDIT_FIRST: &str = include_str!("../../../examples/config/audit-first.toml");
+const AIR_GAPPED: &str = include_str!("../../../examples/config/air-gapped.toml");
 const K3S: &str = include_str!("../../../examples/config/k3s.toml");
 
 /// "Every container gets the policy baseline, enforced, and the usual places are searched."
@@ -286,6 +288,60 @@ fn is_refused_to_restore(context: &Context, runtime: &Runtime) -> Result<bool> {
         }
         Err(error) => Ok(format!("{error:#}").contains("not permitted")),
     }
+}
+
+/// What a container under `runtime` says to a connection within itself, to one with somebody else, and to a socket
+/// in the file system; and the daemon's line about it.
+fn talks(context: &Context, runtime: &Runtime, lockc: Option<&Lockc>) -> Result<[String; 4]> {
+    let id = context.id("talks");
+    let mut bundle = context.bundle(&id, &[]);
+    bundle.harden();
+    bundle.mount("/run", "tmpfs", "tmpfs", &["mode=777"]);
+    bundle.config["process"]["args"] = json!([
+        "/bin/probe",
+        "list",
+        "own:tcp",
+        "other:udp-to 10.9.9.9:53",
+        "unix:own-unix /run/s"
+    ]);
+    let output = Container::new(runtime, &id, &bundle)?.run()?.success("the container")?;
+    let results = results(&output);
+    let said = |name| results.get(name).copied().unwrap_or_default().to_owned();
+    let line = match lockc {
+        Some(lockc) => lockc.wait_for_line("the registration", |line| {
+            line.contains("registered ") && line.contains(&format!("container={id} "))
+        })?,
+        None => String::new(),
+    };
+    Ok([said("own"), said("other"), said("unix"), line])
+}
+
+/// A machine whose containers talk to nobody.
+fn air_gapped(context: &Context) -> Result<()> {
+    let (runc, crun) = (&installed(context, "runc")?, &installed(context, "crun")?);
+    for runtime in [runc, crun] {
+        let [own, other, unix, _] = talks(context, runtime, None)?;
+        ensure!(own == "OK hello" && unix == "OK done", "lockc off: {own}, {unix}");
+        // Its network namespace leads nowhere.
+        ensure!(other == "ENETUNREACH sendto", "lockc off: {other}");
+    }
+    let lockc = context.start_lockc(AIR_GAPPED)?;
+    let [own, other, unix, line] = talks(context, runc, Some(&lockc))?;
+    ensure!(own == "EPERM bind" && other == "EPERM bind", "offline: {own}, {other}");
+    ensure!(unix == "OK done" && line.contains("policy=offline "), "offline: {unix}: {line}");
+    let [own, other, unix, line] = talks(context, crun, Some(&lockc))?;
+    ensure!(own == "OK hello" && other == "EPERM sendto", "loopback: {own}, {other}");
+    ensure!(unix == "OK done" && line.contains("policy=loopback "), "loopback: {unix}: {line}");
+    let asks_too_much = Case::new(
+        "root",
+        runc,
+        |id| plain(context, id),
+        (Free, Refused),
+        "not admitted by policy offline",
+    );
+    asks_too_much.with(context, &lockc)?;
+    ensure!(!starts_unread(context, runc)?, "a container that lockc cannot understand starts");
+    Ok(())
 }
 
 /// A node of k3s, which brings its runtime along.

@@ -22,7 +22,8 @@ const fn test(name: &'static str, with: With, run: fn(&Context) -> Result<()>) -
     Test { group: "kernel", name, daemon: Daemon::OffThenOn, with, run }
 }
 
-const LOG: &[&str] = &["kernel-log"];
+/// Where the capability is asked for first, that is what is refused.
+const LOG: &[&str] = &["kernel-log", "capability"];
 const MOUNT: &[&str] = &["mount"];
 
 fn try_to(
@@ -46,8 +47,7 @@ fn mount_by(name: &'static str, line: &str) -> Attack {
 /// `syslog(2)`, the log device under its own and another name, and procfs's view of it.
 fn log(context: &Context) -> Result<()> {
     let attacks = [
-        // The capability is asked for first.
-        try_to("syslog", "syslog", "log", &["kernel-log", "capability"]),
+        try_to("syslog", "syslog", "log", LOG),
         try_to("kmsg-read", "kmsg-read /dev/kmsg", "log", LOG),
         try_to("kmsg-write", "kmsg-write /dev/kmsg", "done", LOG),
         try_to("other-name", "kmsg-read /dev/harmless", "log", LOG),
