@@ -65,7 +65,8 @@ fn the_examples_are_clean() {
         names.push(path.file_stem().unwrap().to_str().unwrap().to_owned());
     }
     names.sort();
-    let expected = ["audit-first", "k3s", "kiosk-docker", "lockc", "minimal", "podman-rootless"];
+    let expected =
+        ["air-gapped", "audit-first", "k3s", "kiosk-docker", "lockc", "minimal", "podman-rootless"];
     assert_eq!(names, expected);
 }
 
