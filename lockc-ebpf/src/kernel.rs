@@ -32,7 +32,7 @@ macro_rules! offsets {
 // The daemon's `bpf::layout` names the structure and field behind each of these.
 offsets! {
     OFF_BPRM_FILE, OFF_DENTRY_INODE, OFF_DENTRY_NAME, OFF_DENTRY_NAME_LEN, OFF_DENTRY_PARENT,
-    OFF_FDTABLE_FD, OFF_FDTABLE_MAX_FDS, OFF_FILES_FDT, OFF_FILE_INODE, OFF_FILE_MODE,
+    OFF_FDTABLE_FD, OFF_FDTABLE_MAX_FDS, OFF_FILES_FDT, OFF_FILE_FLAGS, OFF_FILE_INODE, OFF_FILE_MODE,
     OFF_FILE_PATH, OFF_FS_PWD, OFF_FS_ROOT, OFF_INODE_GENERATION, OFF_INODE_INO, OFF_INODE_MODE,
     OFF_INODE_RDEV, OFF_INODE_SB, OFF_MNTNS_SEQ, OFF_MSGHDR_NAME, OFF_MOUNT_MNT, OFF_MOUNT_MOUNTPOINT, OFF_MOUNT_NS,
     OFF_MOUNT_PARENT, OFF_NSPROXY_MNT, OFF_NSPROXY_PID, OFF_PIDNS_LEVEL, OFF_PATH_DENTRY, OFF_PATH_MNT, OFF_PT_REGS_SYSCALL, OFF_SB_DEV, OFF_SB_MAGIC, OFF_SOCKET_SK, OFF_SOCK_FAMILY, OFF_SOCK_NUM, OFF_SOCK_RCV_SADDR, OFF_SOCK_V6_RCV_SADDR, OFF_TASK_BPF_STORAGE,
@@ -346,9 +346,14 @@ impl File {
         Inode(load(self.0, &OFF_FILE_INODE))
     }
 
+    /// `FMODE_` bits. An open with `O_TRUNC` writes, whatever it says of itself: the flag is there until the open
+    /// has succeeded (`do_dentry_open`, fs/open.c, 6.12).
     #[inline(always)]
     pub(crate) fn mode(self) -> u32 {
-        load(self.0, &OFF_FILE_MODE)
+        const O_TRUNC: u32 = 0o1000; // include/uapi/asm-generic/fcntl.h, 6.12
+        let mode: u32 = load(self.0, &OFF_FILE_MODE);
+        let flags: u32 = load(self.0, &OFF_FILE_FLAGS);
+        if flags & O_TRUNC == 0 { mode } else { mode | FMODE_WRITE }
     }
 }
 

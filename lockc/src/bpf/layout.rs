@@ -35,6 +35,7 @@ pub const FIELDS: &[Field] = &[
     field("OFF_FDTABLE_FD", &[("fdtable", "fd")], 8),
     field("OFF_FDTABLE_MAX_FDS", &[("fdtable", "max_fds")], 4),
     field("OFF_FILES_FDT", &[("files_struct", "fdt")], 8),
+    field("OFF_FILE_FLAGS", &[("file", "f_flags")], 4),
     field("OFF_FILE_INODE", &[("file", "f_inode")], 8),
     field("OFF_FILE_MODE", &[("file", "f_mode")], 4),
     field("OFF_FILE_PATH", &[("file", "f_path")], 16),

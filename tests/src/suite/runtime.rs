@@ -33,11 +33,13 @@ const FILE_OR_FOREIGN: &[&str] = &["runtime-file", "foreign-open", "trace"];
 
 /// The attacks on throw-away runtimes: name of the file that each is about, without `runc-`, which
 /// is the name of the attack too, and what is tried, in which `@` stands for the file's path.
-const WRITES: [(&str, &str); 10] = [
+const WRITES: [(&str, &str); 11] = [
     ("write", "write @ overwritten"),
     ("append", "append @ appended"),
     ("rewrite", "rewrite @ overwritten"),
     ("truncate", "truncate @"),
+    // `O_TRUNC`, for reading.
+    ("empty", "empty @"),
     ("over", "move /host-bin/evil-over @"),
     ("away", "move @ /host-bin/away"),
     ("exchange", "exchange /host-bin/evil-exchange @"),
