@@ -7,13 +7,17 @@
 
 use crate::interface::Name;
 
-/// Whether a socket with this name belongs to an engine or to kubelet: `parent` is the directory that it is in,
+/// What an abstract name is taken for that cannot be read.
+pub const SHIM: [u64; 2] = Name::of("/containerd-shim").0;
+
+/// Whether a socket with this name belongs to an engine or to kubelet, as does one whose name cannot be read: `parent` is the directory that it is in,
 /// `grandparent` the one above; empty where there is none. The same with and without root, and below any
 /// directory: `/run/docker.sock`, `/run/k3s/containerd/containerd.sock`, `/run/containerd/s/HASH` of a shim,
 /// `/run/user/1000/podman/podman.sock`, `/var/lib/kubelet/pod-resources/kubelet.sock`.
 #[inline(always)]
 pub fn is_engine_socket(name: Name, parent: Name, grandparent: Name) -> bool {
-    name == const { Name::of("docker.sock") }
+    name == Name::default()
+        || name == const { Name::of("docker.sock") }
         || name == const { Name::of("containerd.sock") }
         || name == const { Name::of("podman.sock") }
         || name == const { Name::of("crio.sock") }
@@ -37,9 +41,8 @@ fn is_engine_directory(name: Name) -> bool {
 /// 1.3.9 and 1.4.3; CVE-2020-15257), with and without the slash.
 #[inline(always)]
 pub const fn is_shim(bytes: [u64; 2]) -> bool {
-    let slash = Name::of("/containerd-shim").0;
     let plain = Name::of("containerd-shim").0;
-    (bytes[0] == slash[0] && bytes[1] == slash[1])
+    (bytes[0] == SHIM[0] && bytes[1] == SHIM[1])
         || (bytes[0] == plain[0] && bytes[1] & 0xff_ffff_ffff_ffff == plain[1])
 }
 
@@ -80,6 +83,13 @@ mod tests {
         ] {
             assert!(!is_engine(path), "{path}");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_an_engines() {
+        let app = Name::of("app");
+        assert!(is_engine_socket(Name::default(), app, app) && is_shim(SHIM));
+        assert!(!is_engine_socket(app, Name::default(), Name::default()));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use aya_ebpf::{
     },
 };
 use lockc_common::{
-    InodeKey,
+    InodeKey, engine,
     network::{Target, family},
 };
 
@@ -468,7 +468,7 @@ pub(crate) struct UnixAddress {
     pub(crate) is_abstract: bool,
     /// The first 16 bytes of that name.
     pub(crate) name: [u64; 2],
-    /// The file; zeros for none.
+    /// The file; zeros for none, or when it cannot be read.
     pub(crate) at: Location,
 }
 
@@ -487,7 +487,7 @@ impl UnixAddress {
         }
         // `struct sockaddr_un`: the family, then a zero byte, then the name.
         let name = address + OFF_UNIX_ADDRESS_NAME.load() + 3;
-        Self { is_abstract: true, name: read(name).unwrap_or_default(), at }
+        Self { is_abstract: true, name: read(name).unwrap_or(engine::SHIM), at }
     }
 }
 

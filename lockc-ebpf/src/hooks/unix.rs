@@ -29,7 +29,11 @@ pub(crate) fn connect(other: u64) -> Answer {
         return Answer::Allow;
     }
     let at = address.at;
-    if at.dentry == 0 || is_containers(at.mount) {
+    if at.dentry == 0 {
+        // Whoever can be connected to has an address: it could not be read.
+        return subject.deny(Operation::RuntimeSocket, Object::Number(0));
+    }
+    if is_containers(at.mount) {
         return Answer::Allow;
     }
     let parent = Step::parent(at.dentry).unwrap_or(0);

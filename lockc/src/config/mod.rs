@@ -28,7 +28,7 @@ use log::LevelFilter;
 pub use self::{
     expand::{Expansion, MAX_ENTRIES_READ, MAX_FILES, expand},
     load::{Checked, ConfigError, DROP_INS, MAX_DROP_INS, MAX_LEN, PATH, Source, files},
-    policies::{MAX_OWN_POLICIES, MAX_PATH_RULES, MAX_RULES_PER_POLICY},
+    policies::{MAX_OWN_POLICIES, MAX_RULES_OF_POLICIES, MAX_RULES_PER_POLICY},
     problem::{Place, Problem, Report, Severity},
     rules::MAX_RULES,
     writers::{Exposed, exposed},

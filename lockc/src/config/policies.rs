@@ -6,7 +6,7 @@ use lockc_common::POLICY_NAME_LEN;
 use toml::de::DeTable;
 
 use super::{Problem, reader::Reader, supported};
-use crate::policy::{Level, PathRules, Policy};
+use crate::policy::{Level, Network, PathRules, Policy};
 
 /// Most `[policy.NAME]` tables.
 pub const MAX_OWN_POLICIES: usize = 128;
@@ -14,9 +14,9 @@ pub const MAX_OWN_POLICIES: usize = 128;
 /// Most entries of a list in a policy's table.
 pub const MAX_RULES_PER_POLICY: usize = 1024;
 
-/// Most path rules of all policies together, inherited ones counted for each. The kernel side has
-/// room for eight times as many, in two modes and beside those of an earlier configuration.
-pub const MAX_PATH_RULES: usize = 16_384;
+/// Most path rules of all policies together, inherited ones counted for each, and most network rules. The
+/// kernel side has room for eight times as many, in two modes and beside those of an earlier configuration.
+pub const MAX_RULES_OF_POLICIES: usize = 16_384;
 
 /// A policy's table.
 #[derive(Clone, Debug)]
@@ -88,7 +88,13 @@ impl Reader {
         own: &BTreeMap<&str, Typed<'_, '_>>,
         policies: &mut BTreeMap<String, Policy>,
     ) {
-        let mut rules: usize = policies.values().map(|policy| policy.paths.len()).sum();
+        let count = |policy: &Policy| [policy.paths.len(), policy.network.rule_count()];
+        let mut rules = [0; 2];
+        for (sum, count) in
+            policies.values().flat_map(|policy| count(policy).into_iter().enumerate())
+        {
+            rules[sum] += count;
+        }
         for name in own.keys() {
             // From the policy up to one that is known, then down again.
             let mut chain: Vec<&str> = Vec::new();
@@ -108,21 +114,27 @@ impl Reader {
             let mut policy = base.unwrap_or_else(|| Policy::built_in(Level::Restricted));
             for name in chain.into_iter().rev() {
                 let Some(Typed { table, span }) = own.get(name) else { continue };
-                if rules > MAX_PATH_RULES {
-                    // A chain of policies would multiply them.
+                // A chain of policies would multiply them.
+                if rules[0] > MAX_RULES_OF_POLICIES {
                     policy.paths = PathRules::default();
+                }
+                if rules[1] > MAX_RULES_OF_POLICIES {
+                    policy.network = Network::default();
                 }
                 name.clone_into(&mut policy.name);
                 self.policy_table(table, &mut policy);
                 self.check_usable(&policy, span.clone());
                 policies.insert(name.to_owned(), policy.clone());
-                let before = rules;
-                rules += policy.paths.len();
-                if (before..rules).contains(&MAX_PATH_RULES) {
-                    let message = format!(
-                        "the policies up to `{name}` have more than {MAX_PATH_RULES} path rules"
-                    );
-                    self.problem(span.clone(), message);
+                let kinds = count(&policy).into_iter().zip(["path", "network"]);
+                for (sum, (count, kind)) in rules.iter_mut().zip(kinds) {
+                    let before = *sum;
+                    *sum += count;
+                    if (before..*sum).contains(&MAX_RULES_OF_POLICIES) {
+                        let message = format!(
+                            "the policies up to `{name}` have more than {MAX_RULES_OF_POLICIES} {kind} rules"
+                        );
+                        self.problem(span.clone(), message);
+                    }
                 }
             }
         }

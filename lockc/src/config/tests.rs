@@ -345,6 +345,11 @@ fn path_rules_are_bounded() {
     let error = parse(&text).unwrap_err();
     assert!(error.contains("the policies up to `p017` have more than 16384 path rules"), "{error}");
     assert_eq!(error.matches("more than").count(), 1, "{error}");
+    let text =
+        text.replace("paths.deny", "network.deny").replace("\"/", "\"10.").replace('/', ".0.");
+    let error = parse(&text).unwrap_err();
+    assert!(error.contains("have more than 16384 network rules"), "{error}");
+    assert_eq!(error.matches("more than").count(), 1, "{error}");
     let many: Vec<String> = (0..=MAX_RULES_PER_POLICY).map(|at| format!("\"/{at}\"")).collect();
     let error =
         parse(&format!("[policy.baseline]\npaths.deny = [{}]\n", many.join(","))).unwrap_err();

@@ -141,12 +141,22 @@ impl Policy {
             && self.exec == Exec::default()
     }
 
+    /// Operations that are denied, whatever the rules say.
+    pub fn denied_operations(&self) -> PolicyFlags {
+        let mut denied = self.denials;
+        // Whoever does not mind that a bundle asks for such a socket wants it to be of use.
+        if self.admission.handling(Control::RuntimeSockets) == Handling::Off {
+            denied.0 &= !PolicyFlags::RUNTIME_SOCKETS;
+        }
+        denied
+    }
+
     /// The policy in the form of the kernel side.
     ///
     /// Without what that cannot enforce: see [`crate::config::supported::missing`], which must
     /// have found nothing.
     pub fn kernel_rules(&self, mode: Mode) -> KernelRules {
-        let mut flags = self.denials;
+        let mut flags = self.denied_operations();
         let mut paths = Vec::new();
         // Building a path costs more than all else in a hook: not for rules that allow.
         if self.paths.denies_something() {
@@ -165,10 +175,6 @@ impl Policy {
         }
         if self.network.restricts_addresses() {
             flags.0 |= PolicyFlags::NETWORK_RULES;
-        }
-        // Whoever does not mind that a bundle asks for such a socket wants it to be of use.
-        if self.admission.handling(Control::RuntimeSockets) == Handling::Off {
-            flags.0 &= !PolicyFlags::RUNTIME_SOCKETS;
         }
         if mode == Mode::Audit {
             flags.0 |= PolicyFlags::AUDIT;

@@ -55,7 +55,7 @@ impl Policy {
         json!({
             "name": name,
             "base": base.name(),
-            "denies": self.denied_operations(),
+            "denies": self.denied_names(),
             "not_enforced": missing,
             "mode": mode.unwrap_or(default).name(),
             "run_as_non_root": self.run_as_non_root(),
@@ -87,7 +87,7 @@ impl Policy {
     pub fn to_toml(&self, default: Mode, missing: &[&str]) -> String {
         let json = self.to_json(default, missing);
         let name = &self.name;
-        let denied = self.denied_operations();
+        let denied = self.denied_names();
         let denied = if denied.is_empty() { "nothing".to_owned() } else { denied.join(", ") };
         let mut out = format!("# Denied whatever the keys below say: {denied}\n");
         for key in missing {
@@ -129,7 +129,7 @@ impl Policy {
             Mode::Enforce => "denies",
             Mode::Audit => "reports",
         };
-        let mut lines = vec![format!("{denies} operations: {}", list(&self.denied_operations()))];
+        let mut lines = vec![format!("{denies} operations: {}", list(&self.denied_names()))];
         let mut denied = self.paths.iter().filter(|(_, verdict)| *verdict == Verdict::Deny);
         let shown: Vec<String> =
             denied.by_ref().take(MAX_BRIEF).map(|(rule, _)| rule.to_string()).collect();
@@ -169,8 +169,9 @@ impl Policy {
         lines
     }
 
-    fn denied_operations(&self) -> Vec<&'static str> {
-        let denied = DENIALS.iter().filter(|(flag, _)| self.denials.0 & flag != 0);
+    fn denied_names(&self) -> Vec<&'static str> {
+        let flags = self.denied_operations();
+        let denied = DENIALS.iter().filter(|(flag, _)| flags.0 & flag != 0);
         denied.map(|(_, name)| *name).collect()
     }
 }
@@ -199,6 +200,14 @@ mod tests {
 
     fn understood(toml: &str) -> Config {
         Config::understand(toml, "lockc.toml".as_ref())
+    }
+
+    #[test]
+    fn what_admission_allows_is_not_shown_as_denied() {
+        let mut policy = Policy::built_in(crate::policy::Level::Baseline);
+        assert!(policy.denied_names().contains(&"runtime_sockets"));
+        policy.admission.set(Control::RuntimeSockets, Handling::Off);
+        assert!(!policy.denied_names().contains(&"runtime_sockets"));
     }
 
     /// What is shown means what is shown.

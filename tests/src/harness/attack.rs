@@ -36,6 +36,23 @@ pub(crate) struct Attack {
     pub(crate) expect: Expect,
 }
 
+impl Attack {
+    /// Gains `done`, and is denied as one of the operations.
+    pub(crate) fn denied(
+        name: &'static str,
+        line: &str,
+        operations: &'static [&'static str],
+    ) -> Self {
+        let expect = Expect::Denied(operations);
+        Self { name, line: line.to_owned(), gain: "done".to_owned(), expect }
+    }
+
+    /// What must work with lockc as it does without.
+    pub(crate) fn ordinary(name: &'static str, line: &str) -> Self {
+        Self { expect: Expect::Same("OK done".to_owned()), ..Self::denied(name, line, &[]) }
+    }
+}
+
 /// How the probe gets into its container.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Entry {

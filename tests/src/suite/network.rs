@@ -17,7 +17,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use crate::{
     harness::{
-        Attack, Bundle, Context, Entry, Expect, Level, attack,
+        Attack, Bundle, Context, Entry, Level, attack,
         attack::{attack_under, no_preparation},
         runner::{Daemon, Test, With},
     },
@@ -41,17 +41,6 @@ const SOCKET: &[&str] = &["socket"];
 const CONNECT: &[&str] = &["connect"];
 const BIND: &[&str] = &["bind"];
 
-fn try_to(name: &'static str, line: &str, operations: &'static [&'static str]) -> Attack {
-    let expect = Expect::Denied(operations);
-    Attack { name, line: line.to_owned(), gain: "done".to_owned(), expect }
-}
-
-/// What must work with lockc as it does without.
-fn ordinary(name: &'static str, line: &str) -> Attack {
-    let expect = Expect::Same("OK done".to_owned());
-    Attack { expect, ..try_to(name, line, &[]) }
-}
-
 /// The host's network, in which the servers are.
 fn host_network(bundle: &mut Bundle) {
     bundle.share("network").capabilities(&["CAP_NET_RAW", "CAP_NET_ADMIN"]);
@@ -67,15 +56,15 @@ fn serve(addresses: &[&str]) -> Result<Vec<TcpListener>> {
 fn none(context: &Context) -> Result<()> {
     let _servers = serve(&["127.0.0.1:7000", "[::1]:7000"])?;
     let attacks = [
-        try_to("tcp", "tcp-to 127.0.0.1:7000", SOCKET),
-        try_to("tcp6", "tcp-to [::1]:7000", SOCKET),
-        try_to("udp", "udp-to 127.0.0.1:7000", SOCKET),
-        try_to("listen", "listen-at 127.0.0.1:7500", SOCKET),
-        try_to("raw", "socket 2 3 1", SOCKET),
-        try_to("packet", "socket 17 3 0", SOCKET),
-        try_to("xdp", "socket 44 3 0", SOCKET),
-        ordinary("netlink", "socket 16 3 0"),
-        ordinary("unix", "own-unix /tmp/s"),
+        Attack::denied("tcp", "tcp-to 127.0.0.1:7000", SOCKET),
+        Attack::denied("tcp6", "tcp-to [::1]:7000", SOCKET),
+        Attack::denied("udp", "udp-to 127.0.0.1:7000", SOCKET),
+        Attack::denied("listen", "listen-at 127.0.0.1:7500", SOCKET),
+        Attack::denied("raw", "socket 2 3 1", SOCKET),
+        Attack::denied("packet", "socket 17 3 0", SOCKET),
+        Attack::denied("xdp", "socket 44 3 0", SOCKET),
+        Attack::ordinary("netlink", "socket 16 3 0"),
+        Attack::ordinary("unix", "own-unix /tmp/s"),
     ];
     attack_under(context, Level::Offline, "none", host_network, &attacks)
 }
@@ -98,10 +87,10 @@ fn given(context: &Context) -> Result<()> {
         context.levels().iter().map(|_| std::net::TcpStream::connect(at)).collect();
     give("accept", listener.into())?;
     let attacks = [
-        try_to("connect", "given /mnt/connect connect 127.0.0.1:7000", CONNECT),
-        try_to("bind", "given /mnt/bind bind 127.0.0.1:0", BIND),
-        try_to("listen", "given /mnt/listen listen", BIND),
-        ordinary("accept", "given /mnt/accept accept"),
+        Attack::denied("connect", "given /mnt/connect connect 127.0.0.1:7000", CONNECT),
+        Attack::denied("bind", "given /mnt/bind bind 127.0.0.1:0", BIND),
+        Attack::denied("listen", "given /mnt/listen listen", BIND),
+        Attack::ordinary("accept", "given /mnt/accept accept"),
     ];
     let setup = |bundle: &mut Bundle| {
         bundle.bind(&directory, "/mnt");
@@ -134,29 +123,29 @@ fn deny(context: &Context) -> Result<()> {
         "[::1]:7000",
     ])?;
     let attacks = [
-        try_to("tcp", "tcp-to 127.7.0.1:7000", CONNECT),
-        try_to("port", "tcp-to 127.0.0.1:7001", CONNECT),
-        try_to("mapped", "tcp-mapped 127.7.0.1:7000", CONNECT),
-        try_to("zero", "tcp-to 0.0.0.0:7001", CONNECT),
-        try_to("tcp6", "tcp-to [::1]:7000", CONNECT),
-        try_to("zero6", "tcp-to [::]:7000", CONNECT),
-        try_to("fast-open", "tcp-fast 127.7.0.1:7000", CONNECT),
-        try_to("udp", "udp-to 127.7.0.1:7000", CONNECT),
-        try_to("udp-connect", "udp-connect 127.7.0.1:7000", CONNECT),
-        try_to("udp-plain", "udp-plain 127.7.0.1:7000", CONNECT),
-        try_to("other-port", "udp-to 127.7.7.7:7002", CONNECT),
-        try_to("bind", "listen-at 127.7.0.2:7500", BIND),
-        try_to("raw", "socket 2 3 1", SOCKET),
-        try_to("packet", "socket 17 3 0", SOCKET),
-        try_to("mark", "mark", &["capability"]),
-        ordinary("exception", "tcp-to 127.7.7.7:7000"),
-        ordinary("other-address", "tcp-to 127.0.0.1:7000"),
-        ordinary("other-udp", "udp-to 127.0.0.1:7002"),
-        ordinary("listen", "listen-at 127.0.0.1:7503"),
-        ordinary("listen-all", "listen-at 0.0.0.0:7504"),
-        ordinary("anywhere", "listen-anywhere"),
-        ordinary("unix", "own-unix /tmp/s"),
-        ordinary("netlink", "socket 16 3 0"),
+        Attack::denied("tcp", "tcp-to 127.7.0.1:7000", CONNECT),
+        Attack::denied("port", "tcp-to 127.0.0.1:7001", CONNECT),
+        Attack::denied("mapped", "tcp-mapped 127.7.0.1:7000", CONNECT),
+        Attack::denied("zero", "tcp-to 0.0.0.0:7001", CONNECT),
+        Attack::denied("tcp6", "tcp-to [::1]:7000", CONNECT),
+        Attack::denied("zero6", "tcp-to [::]:7000", CONNECT),
+        Attack::denied("fast-open", "tcp-fast 127.7.0.1:7000", CONNECT),
+        Attack::denied("udp", "udp-to 127.7.0.1:7000", CONNECT),
+        Attack::denied("udp-connect", "udp-connect 127.7.0.1:7000", CONNECT),
+        Attack::denied("udp-plain", "udp-plain 127.7.0.1:7000", CONNECT),
+        Attack::denied("other-port", "udp-to 127.7.7.7:7002", CONNECT),
+        Attack::denied("bind", "listen-at 127.7.0.2:7500", BIND),
+        Attack::denied("raw", "socket 2 3 1", SOCKET),
+        Attack::denied("packet", "socket 17 3 0", SOCKET),
+        Attack::denied("mark", "mark", &["capability"]),
+        Attack::ordinary("exception", "tcp-to 127.7.7.7:7000"),
+        Attack::ordinary("other-address", "tcp-to 127.0.0.1:7000"),
+        Attack::ordinary("other-udp", "udp-to 127.0.0.1:7002"),
+        Attack::ordinary("listen", "listen-at 127.0.0.1:7503"),
+        Attack::ordinary("listen-all", "listen-at 0.0.0.0:7504"),
+        Attack::ordinary("anywhere", "listen-anywhere"),
+        Attack::ordinary("unix", "own-unix /tmp/s"),
+        Attack::ordinary("netlink", "socket 16 3 0"),
     ];
     attack_under(context, Level::Own("deny-addresses"), "deny", host_network, &attacks)
 }
@@ -165,22 +154,22 @@ fn deny(context: &Context) -> Result<()> {
 fn default_deny(context: &Context) -> Result<()> {
     let _servers = serve(&["127.0.0.1:7000", "127.0.0.1:7001", "127.6.1.1:7001", "[::1]:7000"])?;
     let attacks = [
-        try_to("port", "tcp-to 127.0.0.1:7001", CONNECT),
-        try_to("tcp6", "tcp-to [::1]:7000", CONNECT),
-        try_to("udp", "udp-to 127.5.0.1:53", CONNECT),
-        try_to("udp6", "udp-to [::1]:53", CONNECT),
-        try_to("listen", "listen-at 127.0.0.1:7500", BIND),
-        try_to("listen6", "listen-at [::]:7200", BIND),
-        try_to("anywhere", "listen-anywhere", BIND),
-        try_to("chosen", "listen-at 127.0.0.1:0", BIND),
-        ordinary("listed", "tcp-to 127.0.0.1:7000"),
-        ordinary("zero", "tcp-to 0.0.0.0:7000"),
-        ordinary("mapped", "tcp-mapped 127.0.0.1:7000"),
-        ordinary("net", "tcp-to 127.6.1.1:7001"),
-        ordinary("udp-net", "udp-to 127.6.1.1:53"),
-        ordinary("listen-all", "listen-at 0.0.0.0:7200"),
-        ordinary("listen-net", "listen-at 127.6.1.1:7600"),
-        ordinary("unix", "own-unix /tmp/s"),
+        Attack::denied("port", "tcp-to 127.0.0.1:7001", CONNECT),
+        Attack::denied("tcp6", "tcp-to [::1]:7000", CONNECT),
+        Attack::denied("udp", "udp-to 127.5.0.1:53", CONNECT),
+        Attack::denied("udp6", "udp-to [::1]:53", CONNECT),
+        Attack::denied("listen", "listen-at 127.0.0.1:7500", BIND),
+        Attack::denied("listen6", "listen-at [::]:7200", BIND),
+        Attack::denied("anywhere", "listen-anywhere", BIND),
+        Attack::denied("chosen", "listen-at 127.0.0.1:0", BIND),
+        Attack::ordinary("listed", "tcp-to 127.0.0.1:7000"),
+        Attack::ordinary("zero", "tcp-to 0.0.0.0:7000"),
+        Attack::ordinary("mapped", "tcp-mapped 127.0.0.1:7000"),
+        Attack::ordinary("net", "tcp-to 127.6.1.1:7001"),
+        Attack::ordinary("udp-net", "udp-to 127.6.1.1:53"),
+        Attack::ordinary("listen-all", "listen-at 0.0.0.0:7200"),
+        Attack::ordinary("listen-net", "listen-at 127.6.1.1:7600"),
+        Attack::ordinary("unix", "own-unix /tmp/s"),
     ];
     attack_under(context, Level::Own("allow-addresses"), "default-deny", host_network, &attacks)
 }
@@ -188,18 +177,19 @@ fn default_deny(context: &Context) -> Result<()> {
 /// A family that containers do not have, and a policy by which one does.
 fn families(context: &Context) -> Result<()> {
     let attacks = [
-        try_to("xdp", "socket 44 3 0", SOCKET),
-        ordinary("packet", "socket 17 3 0"),
-        ordinary("raw", "socket 2 3 1"),
-        ordinary("tcp6", "socket 10 1 6"),
-        ordinary("netlink", "socket 16 3 0"),
+        Attack::denied("xdp", "socket 44 3 0", SOCKET),
+        Attack::ordinary("packet", "socket 17 3 0"),
+        Attack::ordinary("raw", "socket 2 3 1"),
+        Attack::ordinary("tcp6", "socket 10 1 6"),
+        Attack::ordinary("netlink", "socket 16 3 0"),
     ];
     let setup = |bundle: &mut Bundle| {
         bundle.capabilities(&["CAP_NET_RAW"]);
     };
     attack(context, "families", &Entry::Run, no_preparation, setup, &attacks)?;
     let [_, others @ ..] = attacks;
-    let attacks: Vec<_> = others.into_iter().chain([ordinary("xdp", "socket 44 3 0")]).collect();
+    let attacks: Vec<_> =
+        others.into_iter().chain([Attack::ordinary("xdp", "socket 44 3 0")]).collect();
     attack_under(context, Level::Own("allow-family"), "family", setup, &attacks)
 }
 
@@ -218,13 +208,13 @@ fn runtime_sockets(context: &Context) -> Result<()> {
     let other = UnixAddr::from_abstract_name("/tmp/.X11-unix/X7")?;
     let _abstract = [UnixListener::bind_addr(&shim)?, UnixListener::bind_addr(&other)?];
     let attacks = [
-        try_to("docker", "unix-to /mnt/docker.sock", RUNTIME),
-        try_to("bound-alone", "unix-to /srv/harmless", RUNTIME),
-        try_to("shim", "unix-to /mnt/containerd/s/0123456789", RUNTIME),
-        try_to("abstract-shim", "abstract-to /containerd-shim/moby/x/shim.sock@", RUNTIME),
-        ordinary("host-service", "unix-to /mnt/app.sock"),
-        ordinary("host-abstract", "abstract-to /tmp/.X11-unix/X7"),
-        ordinary("own-engine", "own-unix /tmp/docker.sock"),
+        Attack::denied("docker", "unix-to /mnt/docker.sock", RUNTIME),
+        Attack::denied("bound-alone", "unix-to /srv/harmless", RUNTIME),
+        Attack::denied("shim", "unix-to /mnt/containerd/s/0123456789", RUNTIME),
+        Attack::denied("abstract-shim", "abstract-to /containerd-shim/moby/x/shim.sock@", RUNTIME),
+        Attack::ordinary("host-service", "unix-to /mnt/app.sock"),
+        Attack::ordinary("host-abstract", "abstract-to /tmp/.X11-unix/X7"),
+        Attack::ordinary("own-engine", "own-unix /tmp/docker.sock"),
     ];
     let setup = |bundle: &mut Bundle| {
         bundle
