@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::harness::{
     Bundle, Container, Context, Lockc,
+    attack::{is_refused, results},
     context::Amounts,
     fixture::{SECRET, SERVICE_ACCOUNT, TOKEN},
     say,
@@ -97,7 +98,7 @@ fn print(off: &Results, on: &Results) -> ExitCode {
 fn describe(result: Option<&String>) -> &'static str {
     match result {
         Some(result) if result.starts_with("OK") => "works",
-        Some(result) if result.starts_with("EPERM") => "denied",
+        Some(result) if is_refused(result) => "denied",
         _ => "fails",
     }
 }
@@ -144,7 +145,7 @@ fn attackers(context: &Context) -> Result<Results> {
     bundle.capabilities(&["CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_SYSLOG"]);
     let container = Container::new(runtime, &id, &bundle)?;
     let output = container.run_leaking(&context.host_dir())?.success("the attacker")?;
-    let results: Results = crate::harness::attack::results(&output)
+    let results: Results = results(&output)
         .into_iter()
         .map(|(name, result)| (name.to_owned(), result.to_owned()))
         .collect();

@@ -162,6 +162,11 @@ fn run(
     Ok((id, output.success("the container")?))
 }
 
+/// Whether the probe said that it was refused: procfs says `EACCES` where `ptrace(2)` would say `EPERM`.
+pub(crate) fn is_refused(said: &str) -> bool {
+    said.starts_with("EPERM ") || said.starts_with("EACCES ")
+}
+
 /// What the probe said, by name.
 pub(crate) fn results(output: &Output) -> HashMap<&str, &str> {
     output.stdout.lines().filter_map(|line| line.split_once(' ')).collect()
@@ -176,8 +181,7 @@ fn judge(context: &Context, level: Level, attacks: &[Attack], output: &Output) -
             let said = results.get(name).copied().unwrap_or("nothing");
             let good = match expect {
                 Expect::Same(text) => said == text,
-                // procfs says EACCES where ptrace would say EPERM.
-                _ if enforcing => said.starts_with("EPERM ") || said.starts_with("EACCES "),
+                _ if enforcing => is_refused(said),
                 _ => said.strip_prefix("OK ") == Some(gain),
             };
             let with = described(context, level);
