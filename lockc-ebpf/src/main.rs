@@ -108,6 +108,11 @@ fn path_truncate(ctx: LsmContext) -> i32 {
     hooks::file::truncate(Path::new(ctx.arg(0))).errno()
 }
 
+#[lsm(hook = "file_truncate")]
+fn file_truncate(ctx: LsmContext) -> i32 {
+    hooks::file::truncate_open(File::new(ctx.arg(0))).errno()
+}
+
 #[lsm(hook = "path_unlink")]
 fn path_unlink(ctx: LsmContext) -> i32 {
     hooks::file::unlink(Path::new(ctx.arg(0)), Dentry::new(ctx.arg(1))).errno()

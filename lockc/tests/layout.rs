@@ -99,3 +99,18 @@ fn trimming_changes_nothing() {
         }
     }
 }
+
+#[test]
+fn hooks_and_their_arguments_are_found() {
+    let arguments = |kernel: &str, hook: &str| {
+        Btf::parse(&stored(&format!("{kernel}.btf"))).unwrap().hook_arguments(hook)
+    };
+    for kernel in KERNELS {
+        assert_eq!(arguments(kernel, "file_open"), Some(1), "{kernel}");
+        assert_eq!(arguments(kernel, "path_rename"), Some(5), "{kernel}");
+        assert_eq!(arguments(kernel, "file_opened"), None, "{kernel}");
+        // Since 6.2.
+        let truncate = (kernel != "6.1-x86_64").then_some(1);
+        assert_eq!(arguments(kernel, "file_truncate"), truncate, "{kernel}");
+    }
+}

@@ -118,6 +118,15 @@ pub(crate) fn truncate(path: Path) -> Answer {
     protect_runtime(&subject, path.inode(), path.location())
 }
 
+/// `ftruncate(2)`, of what was opened before the task was contained. Before 6.2 it came to [`truncate`].
+#[inline(always)]
+pub(crate) fn truncate_open(file: File) -> Answer {
+    let Some(subject) = Subject::current() else {
+        return Answer::Allow;
+    };
+    protect_runtime(&subject, Some(file.inode().key()), file.location())
+}
+
 /// Removing a runtime binary makes room for another one.
 #[inline(always)]
 pub(crate) fn unlink(dir: Path, victim: Dentry) -> Answer {

@@ -10,6 +10,8 @@ use thiserror::Error;
 
 const MAGIC: u16 = 0xeb9f;
 const HEADER_LEN: usize = 24;
+/// What BPF programs attach to instead of an LSM hook itself (`kernel/bpf/bpf_lsm.c`, 6.12).
+const HOOK_PREFIX: &[u8] = b"bpf_lsm_";
 /// Typedefs and modifiers that one lookup follows, and how deep anonymous members may nest.
 const MAX_DEPTH: usize = 32;
 
@@ -79,6 +81,8 @@ pub struct Btf<'a> {
     strings: &'a [u8],
     index: Vec<Type>,
     structs: HashMap<&'a [u8], u32>,
+    /// LSM hook → its prototype.
+    hooks: HashMap<&'a [u8], u32>,
 }
 
 impl std::fmt::Debug for Btf<'_> {
@@ -116,7 +120,13 @@ impl<'a> Btf<'a> {
         }
         let types = section(data, word(8)?, word(12)?, header).ok_or(truncated(8))?;
         let strings = section(data, word(16)?, word(20)?, header).ok_or(truncated(16))?;
-        let mut btf = Self { types, strings, index: Vec::new(), structs: HashMap::new() };
+        let mut btf = Self {
+            types,
+            strings,
+            index: Vec::new(),
+            structs: HashMap::new(),
+            hooks: HashMap::new(),
+        };
         btf.read_types()?;
         Ok(btf)
     }
@@ -163,8 +173,14 @@ impl<'a> Btf<'a> {
                 return Err(truncated);
             }
             if raw == 4 && name != 0 {
-                let name = self.string(name).ok_or(truncated)?;
+                let name = self.string(name).ok_or(BtfError::Truncated { at })?;
                 self.structs.entry(name).or_insert(id);
+            }
+            if raw == 12 {
+                let name = self.string(name).ok_or(truncated)?;
+                if let Some(hook) = name.strip_prefix(HOOK_PREFIX) {
+                    self.hooks.insert(hook, value);
+                }
             }
             self.index.push(Type { kind, bitfields: info >> 31 == 1, value, members, data });
         }
@@ -214,6 +230,12 @@ impl<'a> Btf<'a> {
             current = found;
         }
         Some(Member { offset, size })
+    }
+
+    /// How many arguments the LSM hook of that name has; `None` if this kernel has no such hook.
+    pub fn hook_arguments(&self, hook: &str) -> Option<u16> {
+        let prototype = self.index.get(*self.hooks.get(hook.as_bytes())? as usize)?;
+        Some(prototype.members)
     }
 
     fn find(&self, composite: Type, name: &[u8], depth: usize) -> Option<(u64, Type)> {

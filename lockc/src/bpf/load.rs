@@ -37,6 +37,10 @@ const PINNED_MAPS: &[&str] = &[
     "RUNTIME_NAMES",
 ];
 
+/// Hooks that not every kernel has. Where one is missing, another sees the same, or there is nothing to see:
+/// docs/kernel-support.md.
+const OPTIONAL_HOOKS: &[&str] = &["file_truncate"];
+
 /// Why the programs are not in force.
 #[derive(Debug, Error)]
 pub enum LoadError {
@@ -128,10 +132,10 @@ impl Kernel {
     /// Loads, attaches and pins everything. From here on the programs run, beside those of an
     /// earlier daemon: what either denies is denied.
     pub fn load() -> Result<Self, LoadError> {
-        let offsets = read_offsets()?;
+        let layout = Layout::read()?;
         let pins = Pins::prepare()?;
         let self_test = SELF_TEST | u64::from(std::process::id());
-        match Self::load_into(&pins, &offsets, self_test) {
+        match Self::load_into(&pins, &layout, self_test) {
             Ok(ebpf) => Ok(Self { ebpf, pins, self_test }),
             Err(error) => {
                 pins.discard();
@@ -140,14 +144,14 @@ impl Kernel {
         }
     }
 
-    fn load_into(pins: &Pins, offsets: &[u64], self_test: u64) -> Result<Ebpf, LoadError> {
+    fn load_into(pins: &Pins, layout: &Layout, self_test: u64) -> Result<Ebpf, LoadError> {
         let mut loader = EbpfLoader::new();
         loader
             .btf(None)
             .verifier_log_level(VerifierLogLevel::DISABLE)
             .allow_unsupported_maps()
             .override_global("SELF_TEST_HANDLE", &self_test, true);
-        for (field, offset) in FIELDS.iter().zip(offsets) {
+        for (field, offset) in FIELDS.iter().zip(&layout.offsets) {
             loader.override_global(field.global, offset, true);
         }
         for name in PINNED_MAPS {
@@ -155,11 +159,12 @@ impl Kernel {
         }
         let mut ebpf = loader.load(OBJECT).map_err(Box::new)?;
         let btf = Btf::from_sys_fs()?;
-        for (name, program) in ebpf.programs_mut() {
+        let is_there = |name: &str| !layout.missing_hooks.contains(&name);
+        for (name, program) in ebpf.programs_mut().filter(|(name, _)| is_there(name)) {
             load_program(name, program, &btf)?;
         }
         attach_calls(&mut ebpf)?;
-        for (name, program) in ebpf.programs_mut() {
+        for (name, program) in ebpf.programs_mut().filter(|(name, _)| is_there(name)) {
             attach_and_pin(name, program, pins)?;
         }
         Ok(ebpf)
@@ -176,9 +181,24 @@ impl Kernel {
     }
 }
 
-fn read_offsets() -> Result<Vec<u64>, LoadError> {
-    let data = host::read_btf()?;
-    Ok(layout::resolve(&btf::Btf::parse(&data)?)?)
+/// What the kernel's type information says about this kernel.
+struct Layout {
+    /// Offsets of [`FIELDS`].
+    offsets: Vec<u64>,
+    /// Those of [`OPTIONAL_HOOKS`] that it does not have.
+    missing_hooks: Vec<&'static str>,
+}
+
+impl Layout {
+    fn read() -> Result<Self, LoadError> {
+        let data = host::read_btf()?;
+        let btf = btf::Btf::parse(&data)?;
+        let is_missing = |hook: &&&'static str| btf.hook_arguments(hook).is_none();
+        Ok(Self {
+            offsets: layout::resolve(&btf)?,
+            missing_hooks: OPTIONAL_HOOKS.iter().filter(is_missing).copied().collect(),
+        })
+    }
 }
 
 fn load_program(name: &str, program: &mut Program, btf: &Btf) -> Result<(), LoadError> {

@@ -4,7 +4,8 @@
 NAME.btf holds only the structures that lockc reads fields of, with what they embed; pointers lead
 to void. NAME.golden holds the offsets of those fields as the C compiler sees them, in the C that
 bpftool (Debian's package of that name) makes of the whole BTF: a source that has nothing in common
-with lockc's own parser. The list of fields is read from lockc/src/bpf/layout.rs.
+with lockc's own parser. The list of fields is read from lockc/src/bpf/layout.rs. NAME.btf also has the
+prototypes of all LSM hooks, without the types of their arguments.
 """
 import re
 import struct
@@ -71,15 +72,20 @@ def trim(types, strings, wanted):
             new = (info, value, struct.pack("<3I", keep(element), keep(index), count))
         elif kind in (6, 19):
             new = (info & ~0xFFFF, value, b"")  # the names of an enum do not matter
-        elif kind in (8, 9, 10, 11, 18):
+        elif kind in (8, 9, 10, 11, 12, 18):
             new = (info, keep(value), extra)
+        elif kind == 13:
+            new = (info, 0, bytes(len(extra)))
         else:
             new = (info, value, extra)
         out[ids[number]] = struct.pack("<3I", intern(name), new[0], new[1]) + new[2]
         return ids[number]
 
     for number, entry in enumerate(types):
-        if entry and entry[1] >> 24 & 31 == 4 and entry[0].decode() in wanted:
+        kind = entry and entry[1] >> 24 & 31
+        if kind == 4 and entry[0].decode() in wanted:
+            keep(number)
+        elif kind == 12 and entry[0].startswith(b"bpf_lsm_"):
             keep(number)
     body = b"".join(out[1:])
     head = struct.pack("<HBB5I", 0xEB9F, 1, 0, 24, 0, len(body), len(body), len(table))

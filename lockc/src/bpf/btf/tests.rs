@@ -77,6 +77,20 @@ fn finds_members_through_anonymous_unions_and_typedefs() {
 }
 
 #[test]
+fn hooks_are_counted_by_their_arguments() {
+    let mut b = Builder::new();
+    b.push("", 13, 2, 0, &[0; 4]); // 1: a prototype
+    b.push("bpf_lsm_file_open", 12, 1, 1, &[]);
+    b.push("file_open", 12, 1, 1, &[]);
+    b.push("bpf_lsm_lost", 12, 1, 77, &[]);
+    let data = b.build();
+    let btf = Btf::parse(&data).unwrap();
+    assert_eq!(btf.hook_arguments("file_open"), Some(2));
+    assert_eq!(btf.hook_arguments("lost"), None);
+    assert_eq!(btf.hook_arguments("open"), None);
+}
+
+#[test]
 fn a_type_that_contains_itself_ends() {
     let btf_data = sample(); // dentry.d_name is a dentry here
     let btf = Btf::parse(&btf_data).unwrap();
