@@ -60,6 +60,12 @@ pub enum Operation {
     Bind = 22,
     /// A socket of a container engine was to be connected to.
     RuntimeSocket = 23,
+    /// A file was to be executed, or mapped to be, that the policy does not let be executed.
+    Exec = 26,
+    /// A file without a name was to be executed, or mapped to be.
+    Fileless = 27,
+    /// A file that changed in the container's life was to be executed, or mapped to be.
+    Drift = 28,
 }
 
 /// What came of it.

@@ -42,6 +42,14 @@ impl PolicyFlags {
     pub const SOCKET_FAMILIES: u32 = 1 << 12;
     /// Deny connecting to the sockets of container engines.
     pub const RUNTIME_SOCKETS: u32 = 1 << 13;
+    /// The policy has rules about executing files.
+    pub const EXEC: u32 = 1 << 16;
+    /// Deny executing files that have no name.
+    pub const FILELESS: u32 = 1 << 17;
+    /// Deny executing files that did not come with the image.
+    pub const DRIFT: u32 = 1 << 18;
+    /// Those that are about executing.
+    pub const CODE: u32 = Self::EXEC | Self::FILELESS | Self::DRIFT;
     /// All that can be denied without a rule.
     pub const EVERYTHING: u32 = Self::FOREIGN_MOUNT
         | Self::KERNEL_LOG
@@ -82,12 +90,15 @@ impl Policy {
     }
 }
 
+/// Set in [`PathKey::rules`] of rules about executing, which share their map with those about opening.
+pub const EXEC_RULES: u32 = 1 << 31;
+
 /// Data of a `PATH_RULES` key: the trie matches `(rules, path)` bit by bit. A rule's path ends
 /// with `/`, and so does a looked-up path, so that rules match at component boundaries.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct PathKey {
-    /// [`Policy::rules`].
+    /// [`Policy::rules`], and [`EXEC_RULES`].
     pub rules: u32,
     /// Path as the container sees it, zero-padded.
     pub path: [u8; PATH_RULE_LEN],
@@ -99,8 +110,10 @@ pub struct PathKey {
 pub enum PathVerdict {
     /// An exception below a denied path.
     Allow = 0,
-    /// Nothing at or below the path may be opened.
+    /// Nothing at or below the path may be opened, or executed.
     Deny = 1,
+    /// Nothing may be executed that no other rule is about. Unlike what a rule denies it may change its place.
+    DenyRest = 3,
 }
 
 /// Longest policy name, in bytes.

@@ -57,6 +57,10 @@ pub struct Container {
     pub suppressed: u64,
     /// Denials and audits in all.
     pub denied: u64,
+    /// When its first task was contained, in ns since boot (`CLOCK_BOOTTIME`); 0 before.
+    pub started: u64,
+    /// The smallest difference in ns between the time of day and that since boot in the container's life.
+    pub clock: i64,
     /// Directory of the root file system on the host; inode number 0 when unknown.
     pub rootfs: crate::InodeKey,
 }

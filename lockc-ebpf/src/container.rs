@@ -1,6 +1,9 @@
 //! Container records and the policy of the task at hand.
 
-use aya_ebpf::{Global, helpers::bpf_ktime_get_ns};
+use aya_ebpf::{
+    Global,
+    helpers::{bpf_ktime_get_boot_ns, bpf_ktime_get_ns},
+};
 use lockc_common::{
     Container, InodeKey, Label, Operation, Policy, PolicyFlags, SELF_TEST, State, UNATTRIBUTED,
 };
@@ -8,7 +11,7 @@ use lockc_common::{
 use crate::{
     atomic,
     kernel::Task,
-    maps::{CONTAINERS, LABELS, POLICIES},
+    maps::{CLOCK, CONTAINERS, LABELS, POLICIES},
     report,
 };
 
@@ -98,6 +101,35 @@ pub(crate) fn policy_of(handle: u64) -> u32 {
     }
     // SAFETY: as above.
     unsafe { CONTAINERS.get(&UNATTRIBUTED) }.map_or(u32::MAX, |container| container.policy)
+}
+
+/// The time of day, in ns, at which the container's first task was contained: by the clock that was furthest
+/// behind of all that there were since. The smallest of all times when that is not known.
+#[inline(always)]
+pub(crate) fn started(handle: u64) -> i64 {
+    // SAFETY: the values are copied at once.
+    let Some(container) = (unsafe { CONTAINERS.get(&handle) }) else {
+        return i64::MIN;
+    };
+    if container.started == 0 {
+        return i64::MIN;
+    }
+    container.started.cast_signed().wrapping_add(container.clock)
+}
+
+/// A task of the container is contained: its life begins, if it has not before.
+#[inline(always)]
+pub(crate) fn start(handle: u64) {
+    if let Some(container) = CONTAINERS.get_ptr_mut(&handle) {
+        // SAFETY: a live map value with 8-byte aligned fields. Only one of several first tasks can be the runtime's
+        // init; the others are a few microseconds later.
+        unsafe {
+            if (*container).started == 0 {
+                (*container).clock = CLOCK.get(0).copied().unwrap_or(0);
+                (*container).started = bpf_ktime_get_boot_ns();
+            }
+        }
+    }
 }
 
 /// Directory of the container's root file system on the host, if it is known.

@@ -31,12 +31,13 @@ macro_rules! offsets {
 
 // The daemon's `bpf::layout` names the structure and field behind each of these.
 offsets! {
-    OFF_BPRM_FILE, OFF_DENTRY_INODE, OFF_DENTRY_NAME, OFF_DENTRY_NAME_LEN, OFF_DENTRY_PARENT,
+    OFF_BPRM_FILE, OFF_DENTRY_INODE, OFF_DENTRY_NAME, OFF_DENTRY_NAME_LEN, OFF_DENTRY_PARENT, OFF_DENTRY_SB,
     OFF_FDTABLE_FD, OFF_FDTABLE_MAX_FDS, OFF_FILES_FDT, OFF_FILE_FLAGS, OFF_FILE_INODE, OFF_FILE_MODE,
-    OFF_FILE_PATH, OFF_FS_PWD, OFF_FS_ROOT, OFF_INODE_GENERATION, OFF_INODE_INO, OFF_INODE_MODE,
-    OFF_INODE_RDEV, OFF_INODE_SB, OFF_MNTNS_SEQ, OFF_MSGHDR_NAME, OFF_MOUNT_MNT, OFF_MOUNT_MOUNTPOINT, OFF_MOUNT_NS,
+    OFF_FILE_PATH, OFF_FS_PWD, OFF_FS_ROOT, OFF_INODE_CTIME_NSEC, OFF_INODE_CTIME_SEC, OFF_INODE_END, OFF_INODE_GENERATION, OFF_INODE_INO, OFF_INODE_MODE,
+    OFF_INODE_NLINK, OFF_INODE_RDEV, OFF_INODE_SB, OFF_MNTNS_SEQ, OFF_MSGHDR_NAME, OFF_MOUNT_MNT, OFF_MOUNT_MOUNTPOINT, OFF_MOUNT_NS,
     OFF_MOUNT_PARENT, OFF_NSPROXY_MNT, OFF_NSPROXY_PID, OFF_PIDNS_LEVEL, OFF_PATH_DENTRY, OFF_PATH_MNT, OFF_PT_REGS_SYSCALL, OFF_SB_DEV, OFF_SB_MAGIC, OFF_SOCKET_SK, OFF_SOCK_FAMILY, OFF_SOCK_NUM, OFF_SOCK_RCV_SADDR, OFF_SOCK_V6_RCV_SADDR, OFF_TASK_BPF_STORAGE,
     OFF_TASK_FILES, OFF_TASK_FS, OFF_TASK_NSPROXY, OFF_TASK_TGID, OFF_TASK_START_BOOTTIME, OFF_UNIX_ADDRESS_NAME, OFF_UNIX_SOCK_ADDR, OFF_UNIX_SOCK_PATH, OFF_VFSMOUNT_FLAGS, OFF_VFSMOUNT_ROOT,
+    OFF_VMA_FILE, OFF_VMA_FLAGS,
 }
 
 /// `FMODE_READ` and `FMODE_WRITE` (include/linux/fs.h): unchanged since 2.6.
@@ -104,6 +105,7 @@ pointer!(/** `struct path`, typed. */ Path);
 pointer!(/** `struct dentry`, typed. */ Dentry);
 pointer!(/** `struct msghdr`, typed. */ Message);
 pointer!(/** `struct socket`, typed. */ Socket);
+pointer!(/** `struct vm_area_struct`, typed. */ MemoryArea);
 /// `struct sock`, typed.
 #[derive(Clone, Copy)]
 pub(crate) struct Sock(*const u8);
@@ -328,6 +330,11 @@ impl Bprm {
 
 impl File {
     #[inline(always)]
+    pub(crate) fn is_null(self) -> bool {
+        self.0.is_null()
+    }
+
+    #[inline(always)]
     pub(crate) fn location(self) -> Location {
         let path = OFF_FILE_PATH.load();
         // SAFETY: typed loads, checked by the verifier.
@@ -346,6 +353,12 @@ impl File {
         Inode(load(self.0, &OFF_FILE_INODE))
     }
 
+    /// Whether it was opened for writing.
+    #[inline(always)]
+    pub(crate) fn is_writable(self) -> bool {
+        load::<u32>(self.0, &OFF_FILE_MODE) & FMODE_WRITE != 0
+    }
+
     /// `FMODE_` bits. An open with `O_TRUNC` writes, whatever it says of itself: the flag is there until the open
     /// has succeeded (`do_dentry_open`, fs/open.c, 6.12).
     #[inline(always)]
@@ -354,6 +367,21 @@ impl File {
         let mode: u32 = load(self.0, &OFF_FILE_MODE);
         let flags: u32 = load(self.0, &OFF_FILE_FLAGS);
         if flags & O_TRUNC == 0 { mode } else { mode | FMODE_WRITE }
+    }
+}
+
+impl MemoryArea {
+    /// The file that is mapped there; null for none.
+    #[inline(always)]
+    pub(crate) fn file(self) -> File {
+        File(load(self.0, &OFF_VMA_FILE))
+    }
+
+    /// Whether what is there may be executed already.
+    #[inline(always)]
+    pub(crate) fn is_executable(self) -> bool {
+        const VM_EXEC: u64 = 4; // include/linux/mm.h, 6.12
+        load::<u64>(self.0, &OFF_VMA_FLAGS) & VM_EXEC != 0
     }
 }
 
@@ -396,6 +424,41 @@ impl Inode {
             dev: load(sb, &OFF_SB_DEV),
             generation: load(self.0, &OFF_INODE_GENERATION),
         }
+    }
+
+    #[inline(always)]
+    pub(crate) fn as_ptr(self) -> *mut u8 {
+        self.0.cast_mut()
+    }
+
+    /// Whether no directory has it: deleted, or never named.
+    #[inline(always)]
+    pub(crate) fn is_unlinked(self) -> bool {
+        load::<u32>(self.0, &OFF_INODE_NLINK) == 0
+    }
+
+    /// When its content or anything about it was last changed, in ns of the machine's time of day. No user can set it.
+    #[inline(always)]
+    pub(crate) fn changed(self) -> i64 {
+        // Since 6.13 the highest bit says whether somebody has asked for the time.
+        const NANOSECONDS: u32 = u32::MAX >> 1;
+        let seconds: i64 = load(self.0, &OFF_INODE_CTIME_SEC);
+        let rest: u32 = load(self.0, &OFF_INODE_CTIME_NSEC);
+        seconds.wrapping_mul(1_000_000_000).wrapping_add(i64::from(rest & NANOSECONDS))
+    }
+
+    /// Address of its superblock.
+    #[inline(always)]
+    pub(crate) fn superblock(self) -> u64 {
+        load(self.0, &OFF_INODE_SB)
+    }
+
+    /// Whether an inode of overlayfs is, with its content or without, in the writable layer: `__upperdentry`
+    /// follows the inode in `struct ovl_inode` (`fs/overlayfs/ovl_entry.h`, 4.13 to 7.0), which a module may define.
+    /// In doubt it is.
+    #[inline(always)]
+    pub(crate) fn is_in_upper_layer(self) -> bool {
+        read::<u64>(self.0 as u64 + OFF_INODE_END.load()) != Some(0)
     }
 
     /// Magic number of its file system.
@@ -529,6 +592,12 @@ pub(crate) fn open_file(file: u64) -> Option<OpenFile> {
 pub(crate) fn inode_of_fd(fd: u32) -> Option<InodeKey> {
     let file = Task::current().file_address(fd)?;
     inode_key_at(read(file + OFF_FILE_INODE.load())?)
+}
+
+/// Address of the superblock of the dentry at `dentry`.
+#[inline(always)]
+pub(crate) fn superblock_of(dentry: u64) -> Option<u64> {
+    read(dentry + OFF_DENTRY_SB.load())
 }
 
 /// Identity of the inode of the dentry at `dentry`.

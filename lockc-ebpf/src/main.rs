@@ -45,7 +45,7 @@ use aya_ebpf::{
     programs::{FExitContext, LsmContext, ProbeContext},
 };
 
-use crate::kernel::{Bprm, Dentry, File, Message, Path, Socket, Task};
+use crate::kernel::{Bprm, Dentry, File, MemoryArea, Message, Path, Socket, Task};
 
 /// `-EPERM`, from frozen read-only data: the verifier must see a value within
 /// [-4095, 0], and a literal is folded into arithmetic whose range it cannot see.
@@ -85,6 +85,27 @@ fn bprm_creds_for_exec(ctx: LsmContext) -> i32 {
 fn bprm_committed_creds(_ctx: LsmContext) -> i32 {
     hooks::exec::committed_creds();
     0
+}
+
+#[lsm(hook = "bprm_check_security")]
+fn bprm_check_security(ctx: LsmContext) -> i32 {
+    hooks::code::program(Bprm::new(ctx.arg(0))).errno()
+}
+
+#[lsm(hook = "mmap_file")]
+fn mmap_file(ctx: LsmContext) -> i32 {
+    // Memory without a file has none: see `task_kill`. Since 6.14 the verifier knows that the argument can be null,
+    // and wants to see that it is not.
+    let file = File::new(ctx.arg(0));
+    if kernel::argument(ctx.as_ptr() as u64, 0) == Some(0) || file.is_null() {
+        return 0;
+    }
+    hooks::code::map(file, ctx.arg(2), ctx.arg(3)).errno()
+}
+
+#[lsm(hook = "file_mprotect")]
+fn file_mprotect(ctx: LsmContext) -> i32 {
+    hooks::code::protect(MemoryArea::new(ctx.arg(0)), ctx.arg(2)).errno()
 }
 
 #[lsm(hook = "task_alloc")]
@@ -297,6 +318,12 @@ fn set_policy(ctx: ProbeContext) -> u32 {
 #[uprobe]
 fn move_container(ctx: ProbeContext) -> u32 {
     registration::move_container(&ctx);
+    0
+}
+
+#[uprobe]
+fn lower_clock(ctx: ProbeContext) -> u32 {
+    registration::lower_clock(&ctx);
     0
 }
 

@@ -104,12 +104,24 @@ impl BuiltPath {
     /// True when the longest rule that covers the path says deny.
     #[inline(always)]
     pub(crate) fn is_denied(&self, rules: u32) -> bool {
+        self.verdict(rules) == PathVerdict::Deny as u32
+    }
+
+    /// True when the path is not to be executed.
+    #[inline(always)]
+    pub(crate) fn is_no_program(&self, rules: u32) -> bool {
+        self.verdict(rules) != PathVerdict::Allow as u32
+    }
+
+    /// A [`PathVerdict`].
+    #[inline(always)]
+    fn verdict(&self, rules: u32) -> u32 {
         if !self.prepare_key(rules) {
-            return true;
+            return PathVerdict::Deny as u32;
         }
         // SAFETY: `prefix_len` and `key` are laid out as an LPM trie key, and the slot is ours.
         let key = unsafe { &*(&raw const (*self.scratch).prefix_len).cast() };
-        PATH_RULES.get(key).is_some_and(|verdict| *verdict == PathVerdict::Deny as u32)
+        PATH_RULES.get(key).copied().unwrap_or(PathVerdict::Allow as u32)
     }
 
     /// True when a denied path lies below this one.

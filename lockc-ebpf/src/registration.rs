@@ -130,6 +130,23 @@ pub(crate) fn move_container(ctx: &ProbeContext) {
     }
 }
 
+/// `lower_clock(handle, difference)`: the time of day is `difference` ns ahead of that since boot now.
+#[inline(always)]
+pub(crate) fn lower_clock(ctx: &ProbeContext) {
+    let (Some(handle), Some(difference)) = (ctx.arg::<u64>(0), ctx.arg::<u64>(1)) else {
+        return;
+    };
+    if let Some(container) = CONTAINERS.get_ptr_mut(&handle) {
+        let difference = difference.cast_signed();
+        // SAFETY: a live map value with 8-byte aligned fields; the daemon makes one call at a time.
+        unsafe {
+            if difference < (*container).clock {
+                (&raw mut (*container).clock).write_volatile(difference);
+            }
+        }
+    }
+}
+
 /// `enter_self_test(policy)`: the calling thread becomes a contained task of the self-test.
 #[inline(always)]
 pub(crate) fn enter_self_test(ctx: &ProbeContext) {

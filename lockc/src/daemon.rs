@@ -1,5 +1,6 @@
 //! The daemon: starts everything in an order that leaves no gap, waits, stops.
 
+mod clock;
 mod force;
 mod keeper;
 mod notify;
@@ -43,6 +44,7 @@ use crate::{
 
 pub use self::reload::set_log_level;
 use self::{
+    clock::ClockWatch,
     force::{Force, InForce},
     keeper::Keeper,
     reconcile::Reconciler,
@@ -123,12 +125,15 @@ pub fn run(config: &Config, path: &Path) -> Result<(), DaemonError> {
                 EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
                     .map_err(setup("create an eventfd"))?,
             );
+            // Before it was told to the programs for the first time nothing was contained.
+            let clock = ClockWatch::new().map_err(setup("watch the clock"))?;
+            clock.was_set(&maps);
             let status = Status::new(path.to_owned());
             status.in_force(config, runtimes.files());
             let mut reloader = Reloader {
                 path: path.to_owned(),
                 watch: reload::watch(path, &changed),
-                maps,
+                maps: Arc::clone(&maps),
                 registry,
                 reconciler,
                 runtimes,
@@ -139,7 +144,7 @@ pub fn run(config: &Config, path: &Path) -> Result<(), DaemonError> {
             };
             log::info!("enforcing: {}", reloader.summary());
             notify::send("READY=1");
-            wait(&signals, &changed, &mut reloader);
+            wait(&signals, &changed, &clock, &maps, &mut reloader);
             notify::send("STOPPING=1");
             reloader.gate.stop();
             log::info!("stopped; running containers stay contained (lockc unload ends that)");
@@ -186,6 +191,7 @@ fn enforce(
     directory: &Path,
 ) -> Result<Parts, DaemonError> {
     let maps = Arc::new(Maps::take(kernel)?);
+    clock::tell(&maps)?;
     let events = take_events(kernel)?;
     let registry = Arc::new(Registry::restore(&maps));
     let in_force = Arc::new(InForce::new(Force::install(config.clone(), &maps)?));
@@ -209,14 +215,21 @@ fn enforce(
     Ok(Parts { maps, in_force, keeper, reporter, registry, reconciler })
 }
 
-/// Waits for a signal to stop. Meanwhile reads the configuration again when it may have changed, and
+/// Waits for a signal to stop. Meanwhile tells the programs when the clock is set, reads the configuration again when it may have changed, and
 /// sweeps up registrations whose task was killed before its `execve` went through.
-fn wait(signals: &SignalFd, changed: &EventFd, reloader: &mut Reloader) {
+fn wait(
+    signals: &SignalFd,
+    changed: &EventFd,
+    clock: &ClockWatch,
+    maps: &Maps,
+    reloader: &mut Reloader,
+) {
     let every = PollTimeout::try_from(SWEEP_EVERY).unwrap_or(PollTimeout::MAX);
     loop {
         let mut fds = [
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(changed.as_fd(), PollFlags::POLLIN),
+            PollFd::new(clock.as_fd(), PollFlags::POLLIN),
         ];
         match poll(&mut fds, every) {
             Ok(_) | Err(Errno::EINTR) => {}
@@ -225,7 +238,7 @@ fn wait(signals: &SignalFd, changed: &EventFd, reloader: &mut Reloader) {
                 return;
             }
         }
-        let [has_signal, has_changed] = fds.map(|fd| fd.any().unwrap_or(false));
+        let [has_signal, has_changed, clock_was_set] = fds.map(|fd| fd.any().unwrap_or(false));
         if has_signal {
             match signals.read_signal() {
                 Ok(Some(signal)) if signal.ssi_signo == Signal::SIGHUP as u32 => reloader.reload(),
@@ -236,6 +249,9 @@ fn wait(signals: &SignalFd, changed: &EventFd, reloader: &mut Reloader) {
                     return;
                 }
             }
+        }
+        if clock_was_set {
+            clock.was_set(maps);
         }
         if has_changed {
             reload::settle(changed);

@@ -273,6 +273,7 @@ fn contain(task: Task, label: &mut Label, namespace: u64) {
             }
         }
     }
+    container::start(label.container);
     let root = task.root();
     label.ns = namespace;
     label.root_mnt = root.mount;

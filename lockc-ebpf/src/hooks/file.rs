@@ -1,6 +1,6 @@
 //! Opening files, and the ways around it by name.
 
-use lockc_common::{InodeKey, Operation, PolicyFlags, Stdio};
+use lockc_common::{EXEC_RULES, InodeKey, Operation, PolicyFlags, Stdio};
 
 use crate::{
     Answer,
@@ -183,13 +183,16 @@ pub(crate) fn link(target: Dentry, dir: Path) -> Answer {
 
 #[inline(always)]
 fn keep_in_place(subject: &Subject, at: Location) -> Answer {
-    if !subject.wants(PolicyFlags::PATHS) {
+    if !subject.wants(PolicyFlags::PATHS | PolicyFlags::EXEC) {
         return Answer::Allow;
     }
     let Ok(path) = path::build(at, subject.label) else {
         return subject.deny(Operation::Rename, Object::Number(0));
     };
-    if path.is_above_denied(subject.rules) || path.is_denied(subject.rules) {
+    let stays = |rules| path.is_above_denied(rules) || path.is_denied(rules);
+    if (subject.wants(PolicyFlags::PATHS) && stays(subject.rules))
+        || (subject.wants(PolicyFlags::EXEC) && stays(subject.rules | EXEC_RULES))
+    {
         return subject.deny(Operation::Rename, Object::Built(&path));
     }
     Answer::Allow

@@ -218,9 +218,12 @@ impl<'a> Btf<'a> {
 
     /// Finds the member at `path` (dot-separated) of `structure`. Members of anonymous structures
     /// and unions count as members of what encloses them, as in C. `None` when there is none, or
-    /// when it is a bit field.
+    /// when it is a bit field. With an empty path the offset is that of the structure's end: its size.
     pub fn member(&self, structure: &str, path: &str) -> Option<Member> {
         let mut current = *self.index.get(*self.structs.get(structure.as_bytes())? as usize)?;
+        if path.is_empty() {
+            return Some(Member { offset: u64::from(current.value), size: 0 });
+        }
         let mut offset = 0_u64;
         let mut size = 0;
         for name in path.split('.') {

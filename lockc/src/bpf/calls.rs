@@ -62,6 +62,12 @@ pub fn move_container(handle: u64, policy: u64) {
     probed::move_container(handle, policy);
 }
 
+/// Says that the time of day is `difference` ns, a signed number, ahead of the time since boot: less than before.
+pub fn lower_clock(handle: u64, difference: u64) {
+    let _alone = alone();
+    probed::lower_clock(handle, difference);
+}
+
 /// Makes the calling thread a contained task of the self-test.
 pub fn enter_self_test(policy: u64) {
     let _alone = alone();
@@ -117,13 +123,18 @@ mod probed {
     }
 
     #[inline(never)]
+    pub(super) extern "C" fn lower_clock(handle: u64, difference: u64) {
+        black_box((8_u8, handle, difference));
+    }
+
+    #[inline(never)]
     pub(super) extern "C" fn enter_self_test(policy: u64) {
         black_box((5_u8, policy));
     }
 }
 
 /// Program name and address of every call.
-pub fn addresses() -> [(&'static str, usize); 7] {
+pub fn addresses() -> [(&'static str, usize); 8] {
     [
         ("add_container", probed::add_container as *const () as usize),
         ("add_process", probed::add_process as *const () as usize),
@@ -131,6 +142,7 @@ pub fn addresses() -> [(&'static str, usize); 7] {
         ("add_runtime", probed::add_runtime as *const () as usize),
         ("set_policy", probed::set_policy as *const () as usize),
         ("move_container", probed::move_container as *const () as usize),
+        ("lower_clock", probed::lower_clock as *const () as usize),
         ("enter_self_test", probed::enter_self_test as *const () as usize),
     ]
 }

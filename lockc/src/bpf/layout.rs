@@ -10,7 +10,8 @@ pub struct Field {
     /// Name of the global.
     pub global: &'static str,
     /// Structure and member path; the first that exists counts. Alternatives are the same field
-    /// under the names that different kernels give it.
+    /// under the names that different kernels give it. Without a member path the global is the
+    /// structure's size.
     pub names: &'static [(&'static str, &'static str)],
     /// Size in bytes that the programs read; 0 for any size.
     pub size: u64,
@@ -32,6 +33,7 @@ pub const FIELDS: &[Field] = &[
     field("OFF_DENTRY_NAME", &[("dentry", "d_name.name")], 8),
     field("OFF_DENTRY_NAME_LEN", &[("dentry", "d_name.len")], 4),
     field("OFF_DENTRY_PARENT", &[("dentry", "d_parent")], 8),
+    field("OFF_DENTRY_SB", &[("dentry", "d_sb")], 8),
     field("OFF_FDTABLE_FD", &[("fdtable", "fd")], 8),
     field("OFF_FDTABLE_MAX_FDS", &[("fdtable", "max_fds")], 4),
     field("OFF_FILES_FDT", &[("files_struct", "fdt")], 8),
@@ -41,9 +43,22 @@ pub const FIELDS: &[Field] = &[
     field("OFF_FILE_PATH", &[("file", "f_path")], 16),
     field("OFF_FS_PWD", &[("fs_struct", "pwd")], 16),
     field("OFF_FS_ROOT", &[("fs_struct", "root")], 16),
+    // 6.6 renamed the change time, 6.11 took it apart.
+    field(
+        "OFF_INODE_CTIME_NSEC",
+        &[("inode", "i_ctime_nsec"), ("inode", "__i_ctime.tv_nsec"), ("inode", "i_ctime.tv_nsec")],
+        0,
+    ),
+    field(
+        "OFF_INODE_CTIME_SEC",
+        &[("inode", "i_ctime_sec"), ("inode", "__i_ctime.tv_sec"), ("inode", "i_ctime.tv_sec")],
+        8,
+    ),
+    field("OFF_INODE_END", &[("inode", "")], 0),
     field("OFF_INODE_GENERATION", &[("inode", "i_generation")], 4),
     field("OFF_INODE_INO", &[("inode", "i_ino")], 8),
     field("OFF_INODE_MODE", &[("inode", "i_mode")], 2),
+    field("OFF_INODE_NLINK", &[("inode", "i_nlink")], 4),
     field("OFF_INODE_RDEV", &[("inode", "i_rdev")], 4),
     field("OFF_INODE_SB", &[("inode", "i_sb")], 8),
     // 6.18 moved the sequence number of mount namespaces to a unique id of every namespace.
@@ -78,6 +93,8 @@ pub const FIELDS: &[Field] = &[
     field("OFF_UNIX_SOCK_PATH", &[("unix_sock", "path")], 16),
     field("OFF_VFSMOUNT_FLAGS", &[("vfsmount", "mnt_flags")], 4),
     field("OFF_VFSMOUNT_ROOT", &[("vfsmount", "mnt_root")], 8),
+    field("OFF_VMA_FILE", &[("vm_area_struct", "vm_file")], 8),
+    field("OFF_VMA_FLAGS", &[("vm_area_struct", "vm_flags")], 8),
 ];
 
 /// A field that this kernel does not have as the programs need it.

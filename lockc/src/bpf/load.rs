@@ -21,9 +21,11 @@ static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lockc-e
 
 /// Maps that live as long as the machine is up: a starting daemon takes them over.
 const PINNED_MAPS: &[&str] = &[
+    "CLOCK",
     "CONTAINERS",
     "CONTAINER_NAMES",
     "COUNTERS",
+    "DRIFTED",
     "EVENTS",
     "LABELS",
     "MOUNT_NAMESPACES",

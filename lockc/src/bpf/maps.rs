@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use lockc_common::{
     CONTAINER_ID_LEN, Container, ContainerName, Counter, InodeKey, NAME_LEN, Pending, RuntimeName,
     UNATTRIBUTED,
@@ -10,6 +10,7 @@ use lockc_common::{
 
 pub use super::policies::{CompiledPolicy, wait_for_programs};
 use super::{
+    calls,
     events::Events,
     load::{Kernel, LoadError},
     policies::Policies,
@@ -17,6 +18,7 @@ use super::{
 
 /// The maps. Reads take no lock; the few maps the daemon itself writes have one each.
 pub struct Maps {
+    clock: Mutex<Array<MapData, i64>>,
     containers: Mutex<HashMap<MapData, u64, Container>>,
     container_names: Mutex<HashMap<MapData, u64, ContainerName>>,
     counters: PerCpuArray<MapData, u64>,
@@ -58,6 +60,7 @@ impl Maps {
     /// Takes the maps out of the loaded object.
     pub fn take(kernel: &mut Kernel) -> Result<Self, LoadError> {
         Ok(Self {
+            clock: Mutex::new(take(kernel, "CLOCK")?),
             containers: Mutex::new(take(kernel, "CONTAINERS")?),
             container_names: Mutex::new(take(kernel, "CONTAINER_NAMES")?),
             counters: take(kernel, "COUNTERS")?,
@@ -106,6 +109,19 @@ impl Maps {
     /// The registration that waits for thread `tid`.
     pub fn pending(&self, tid: u32) -> Option<Pending> {
         self.pending.get(&tid, 0).ok()
+    }
+
+    /// Says that the time of day is `difference` ns ahead of the time since boot. By this the programs tell whether a
+    /// file has changed since a container started, and times of files from before a clock was set back stay later
+    /// than the start.
+    pub fn set_clock(&self, difference: i64) -> Result<(), LoadError> {
+        lock(&self.clock)
+            .set(0, difference, 0)
+            .map_err(|error| LoadError::Map { name: "CLOCK", reason: error.to_string() })?;
+        for handle in self.handles() {
+            calls::lower_clock(handle, difference.cast_unsigned());
+        }
+        Ok(())
     }
 
     /// Thread ids of all registrations that wait.

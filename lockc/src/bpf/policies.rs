@@ -9,8 +9,8 @@ use std::collections::{BTreeSet, HashSet};
 
 use aya::maps::{Array, HashMap, LpmTrie, MapData, MapError, lpm_trie::Key};
 use lockc_common::{
-    MAX_POLICIES, NetworkKey, PATH_RULE_LEN, POLICY_NAME_LEN, PathKey, PathVerdict, Policy,
-    PolicyFlags, PolicyName,
+    EXEC_RULES, MAX_POLICIES, NetworkKey, PATH_RULE_LEN, POLICY_NAME_LEN, PathKey, PathVerdict,
+    Policy, PolicyFlags, PolicyName,
 };
 use nix::{errno::Errno, libc};
 
@@ -26,6 +26,8 @@ pub struct CompiledPolicy {
     pub flags: u32,
     /// Paths with their closing `/`, at most [`PATH_RULE_LEN`] bytes each.
     pub paths: Vec<(Vec<u8>, PathVerdict)>,
+    /// Rules about executing, as those about paths.
+    pub exec: Vec<(Vec<u8>, PathVerdict)>,
     /// Rules about addresses and families of sockets.
     pub network: Vec<NetworkRule>,
 }
@@ -38,8 +40,6 @@ impl CompiledPolicy {
     /// FNV-1a over everything that distinguishes two policies. Not a defence: only the daemon
     /// writes these.
     fn digest(&self) -> u64 {
-        let mut paths: Vec<_> = self.paths.iter().collect();
-        paths.sort_by(|a, b| a.0.cmp(&b.0));
         let mut digest = 0xcbf2_9ce4_8422_2325_u64;
         let mut add = |bytes: &[u8]| {
             for byte in bytes.iter().chain(&[0]) {
@@ -48,9 +48,14 @@ impl CompiledPolicy {
         };
         add(self.name.as_bytes());
         add(&self.flags.to_ne_bytes());
-        for (path, verdict) in paths {
-            add(path);
-            add(&[*verdict as u8]);
+        for rules in [&self.paths, &self.exec] {
+            let mut rules: Vec<_> = rules.iter().collect();
+            rules.sort_by(|a, b| a.0.cmp(&b.0));
+            for (path, verdict) in rules {
+                add(path);
+                add(&[*verdict as u8]);
+            }
+            add(&[u8::MAX]);
         }
         for NetworkRule { key, bits, verdict } in &self.network {
             for word in [u32::from(key.kind), u32::from(key.port), *bits, verdict.0] {
@@ -129,9 +134,9 @@ impl Policies {
 
     /// Numbers of all rules in the maps.
     fn numbers(&self) -> BTreeSet<u32> {
-        let rules = self.rules.keys().flatten().map(|key| key.data().rules);
+        let rules = self.rules.keys().flatten().map(|key| key.data().rules & !EXEC_RULES);
         let network = self.network.keys().flatten().map(|key| key.data().rules);
-        let ancestors = self.ancestors.keys().flatten().map(|key| key.rules);
+        let ancestors = self.ancestors.keys().flatten().map(|key| key.rules & !EXEC_RULES);
         rules.chain(ancestors).chain(network).collect()
     }
 
@@ -193,7 +198,8 @@ impl Policies {
             .map(|(id, _)| *id)
             .or_else(|| (0..MAX_POLICIES).find(|id| !used.contains(id)))
             .ok_or(LoadError::Map { name: "POLICIES", reason: "every slot is in use".into() })?;
-        let has_rules = !policy.paths.is_empty() || !policy.network.is_empty();
+        let has_rules =
+            !policy.paths.is_empty() || !policy.exec.is_empty() || !policy.network.is_empty();
         let rules = if has_rules { self.free_number() } else { 0 };
         if let Err(error) = self.add_rules(rules, policy) {
             self.remove_rules(rules);
@@ -243,11 +249,14 @@ impl Policies {
     fn free_number(&self) -> u32 {
         let used = self.numbers();
         // There are fewer rules than numbers.
-        (1..u32::MAX).find(|number| !used.contains(number)).unwrap_or(u32::MAX)
+        let numbers = 1..EXEC_RULES;
+        numbers.clone().find(|number| !used.contains(number)).unwrap_or(numbers.end - 1)
     }
 
     fn add_rules(&mut self, rules: u32, policy: &CompiledPolicy) -> Result<(), LoadError> {
-        for (path, verdict) in &policy.paths {
+        let about_paths = policy.paths.iter().map(|rule| (rules, rule));
+        let about_exec = policy.exec.iter().map(|rule| (rules | EXEC_RULES, rule));
+        for (rules, (path, verdict)) in about_paths.chain(about_exec) {
             let too_long = || LoadError::Map {
                 name: "PATH_RULES",
                 reason: format!("a path of policy {} is too long", policy.name),
@@ -273,14 +282,22 @@ impl Policies {
     }
 
     fn remove_rules(&mut self, rules: u32) {
-        let keys: Vec<_> =
-            self.rules.keys().flatten().filter(|key| key.data().rules == rules).collect();
+        let keys: Vec<_> = self
+            .rules
+            .keys()
+            .flatten()
+            .filter(|key| key.data().rules & !EXEC_RULES == rules)
+            .collect();
         for key in keys {
             // Absent is as good as removed.
             let _ = self.rules.remove(&key);
         }
-        let keys: Vec<_> =
-            self.ancestors.keys().flatten().filter(|key| key.rules == rules).collect();
+        let keys: Vec<_> = self
+            .ancestors
+            .keys()
+            .flatten()
+            .filter(|key| key.rules & !EXEC_RULES == rules)
+            .collect();
         for key in keys {
             let _ = self.ancestors.remove(&key);
         }
@@ -334,6 +351,7 @@ mod tests {
                 (b"/x/".to_vec(), PathVerdict::Deny),
                 (b"/y/".to_vec(), PathVerdict::Allow),
             ],
+            exec: Vec::new(),
             network: Vec::new(),
         };
         let mut b = a.clone();
@@ -341,6 +359,9 @@ mod tests {
         assert_eq!(a.digest(), b.digest());
         b.paths[0].1 = PathVerdict::Deny;
         assert_ne!(a.digest(), b.digest());
+        let mut c = a.clone();
+        c.exec = std::mem::take(&mut c.paths);
+        assert_ne!(a.digest(), c.digest());
     }
 
     #[test]

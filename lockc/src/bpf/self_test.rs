@@ -78,6 +78,7 @@ pub fn run(kernel: &Kernel, maps: &Maps, directory: &Path) -> Result<(), SelfTes
     let policy = maps.install(&[CompiledPolicy {
         name: "self-test".into(),
         flags: PolicyFlags::PATHS | PolicyFlags::KERNEL_LOG,
+        exec: Vec::new(),
         network: Vec::new(),
         paths: vec![(rule, PathVerdict::Deny)],
     }])?;

@@ -6,7 +6,7 @@ use lockc_common::POLICY_NAME_LEN;
 use toml::de::DeTable;
 
 use super::{Problem, reader::Reader, supported};
-use crate::policy::{Level, Network, PathRules, Policy};
+use crate::policy::{Exec, Level, Network, PathRules, Policy};
 
 /// Most `[policy.NAME]` tables.
 pub const MAX_OWN_POLICIES: usize = 128;
@@ -88,7 +88,9 @@ impl Reader {
         own: &BTreeMap<&str, Typed<'_, '_>>,
         policies: &mut BTreeMap<String, Policy>,
     ) {
-        let count = |policy: &Policy| [policy.paths.len(), policy.network.rule_count()];
+        let count = |policy: &Policy| {
+            [policy.paths.len() + policy.exec.rules().len(), policy.network.rule_count()]
+        };
         let mut rules = [0; 2];
         for (sum, count) in
             policies.values().flat_map(|policy| count(policy).into_iter().enumerate())
@@ -117,6 +119,7 @@ impl Reader {
                 // A chain of policies would multiply them.
                 if rules[0] > MAX_RULES_OF_POLICIES {
                     policy.paths = PathRules::default();
+                    policy.exec = Exec::default();
                 }
                 if rules[1] > MAX_RULES_OF_POLICIES {
                     policy.network = Network::default();

@@ -168,13 +168,23 @@ impl Reader {
 
     fn exec(&mut self, table: &DeTable<'_>, exec: &mut Exec) {
         self.check_keys(table, "exec", &["allow", "deny", "fileless", "drift"]);
+        let denied = self.path_list(table, "deny").unwrap_or_default();
         if let Some(paths) = self.path_list(table, "allow") {
             let allow = exec.allow.get_or_insert_default();
-            for (path, _) in paths {
+            for (path, span) in paths {
+                if let Some((_, first)) = denied.iter().find(|(denied, _)| *denied == path) {
+                    let message = format!("`{path}` is in `exec.deny` and in `exec.allow`");
+                    self.problems.push(Problem::new(span, message).also("first", first.clone()));
+                }
+                // The more derived policy has the last word.
+                exec.deny.retain(|denied| *denied != path);
                 add(allow, path);
             }
         }
-        for (path, _) in self.path_list(table, "deny").unwrap_or_default() {
+        for (path, _) in denied {
+            if let Some(allow) = &mut exec.allow {
+                allow.retain(|allowed| *allowed != path);
+            }
             add(&mut exec.deny, path);
         }
         if let Some(fileless) = self.choice(table, "fileless", &ACCESS) {

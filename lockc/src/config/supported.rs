@@ -7,15 +7,11 @@ use crate::policy::{Access, Policy, Verdict};
 
 /// Keys below `[policy.NAME]` that the policy uses and that are not enforced.
 pub fn missing(policy: &Policy) -> Vec<&'static str> {
-    let Policy { paths, host_paths, exec, .. } = policy;
+    let Policy { paths, host_paths, .. } = policy;
     let used = [
         ("paths.read_only", paths.iter().any(|(_, verdict)| verdict == Verdict::ReadOnly)),
         ("paths.default", paths.default == Access::Deny),
         ("host_paths.deny", !host_paths.is_empty()),
-        ("exec.allow", exec.allow.is_some()),
-        ("exec.deny", !exec.deny.is_empty()),
-        ("exec.fileless", exec.fileless == Access::Deny),
-        ("exec.drift", exec.drift == Access::Deny),
     ];
     used.into_iter().filter(|(_, used)| *used).map(|(key, _)| key).collect()
 }

@@ -5,13 +5,15 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
+use lockc_common::PathVerdict;
+
 use crate::{
     bpf::{
         LoadError,
         maps::{CompiledPolicy, Maps},
     },
     config::{Config, supported},
-    policy::{KernelRules, Mode, Policy},
+    policy::{KernelRules, Mode, PathRule, Policy},
 };
 
 /// A configuration whose policies are installed.
@@ -100,11 +102,15 @@ fn in_use(config: &Config) -> impl Iterator<Item = (&Policy, Mode)> {
 }
 
 fn compile(policy: &Policy, mode: Mode) -> CompiledPolicy {
-    let KernelRules { flags, paths, network } = policy.kernel_rules(mode);
+    let KernelRules { flags, paths, exec, network } = policy.kernel_rules(mode);
+    let bytes = |rules: Vec<(PathRule, PathVerdict)>| {
+        rules.iter().map(|(rule, verdict)| (rule.as_bytes().to_vec(), *verdict)).collect()
+    };
     CompiledPolicy {
         name: policy.name.clone(),
         flags: flags.0,
-        paths: paths.iter().map(|(rule, verdict)| (rule.as_bytes().to_vec(), *verdict)).collect(),
+        paths: bytes(paths),
+        exec: bytes(exec),
         network,
     }
 }
@@ -160,7 +166,7 @@ mod tests {
         );
         let compiled = compile(&config.policies["a"], Mode::Audit);
         assert_eq!((compiled.name.as_str(), compiled.paths.len()), ("a", 4));
-        assert!(compiled.paths.contains(&(b"/x/y/".to_vec(), lockc_common::PathVerdict::Allow)));
+        assert!(compiled.paths.contains(&(b"/x/y/".to_vec(), PathVerdict::Allow)));
         assert_ne!(compiled.flags & lockc_common::PolicyFlags::AUDIT, 0);
     }
 }

@@ -32,14 +32,10 @@ fn all_covered(inner: &[PathRule], outer: &[PathRule]) -> bool {
 
 impl Exec {
     fn is_looser_than(&self, other: &Self) -> bool {
-        let allowed = match (&self.allow, &other.allow) {
-            (_, None) => true,
-            (None, Some(_)) => false,
-            (Some(own), Some(others)) => all_covered(own, others),
-        };
-        !allowed
-            || !all_covered(&other.deny, &self.deny)
-            || self.fileless < other.fileless
+        // A list of what may be executed leaves out what has no name.
+        let fileless = |exec: &Self| exec.fileless.max(exec.rules().default);
+        self.rules().is_looser_than(&other.rules())
+            || fileless(self) < fileless(other)
             || self.drift < other.drift
     }
 }

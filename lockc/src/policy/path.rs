@@ -42,6 +42,9 @@ pub enum PathError {
 }
 
 impl PathRule {
+    /// Every path.
+    pub const ROOT: Self = Self::literal("");
+
     /// Normalises `path`.
     pub fn new(path: &str) -> Result<Self, PathError> {
         let shown = || path.escape_debug().to_string();

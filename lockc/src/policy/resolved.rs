@@ -74,6 +74,34 @@ pub struct Exec {
     pub drift: Access,
 }
 
+impl Exec {
+    /// Its rules about paths; the most specific one wins.
+    pub fn rules(&self) -> PathRules {
+        let denied = self.deny.iter().map(|path| (*path, Verdict::Deny));
+        let allowed = self.allow.iter().flatten().map(|path| (*path, Verdict::Allow));
+        // Of two about the same path the last one counts.
+        let mut rules: PathRules = allowed.chain(denied).collect();
+        if self.allow.is_some() {
+            rules.default = Access::Deny;
+        }
+        rules
+    }
+
+    fn kernel_rules(&self) -> Vec<(PathRule, PathVerdict)> {
+        let rules = self.rules();
+        if !rules.denies_something() {
+            return Vec::new();
+        }
+        let default = (rules.default == Access::Deny && !rules.contains(&PathRule::ROOT))
+            .then_some((PathRule::ROOT, PathVerdict::DenyRest));
+        let verdict = |verdict| match verdict {
+            Verdict::Allow => PathVerdict::Allow,
+            Verdict::ReadOnly | Verdict::Deny => PathVerdict::Deny,
+        };
+        default.into_iter().chain(rules.iter().map(|(rule, it)| (*rule, verdict(it)))).collect()
+    }
+}
+
 /// What the kernel side is told of a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelRules {
@@ -81,6 +109,8 @@ pub struct KernelRules {
     pub flags: PolicyFlags,
     /// Path rules; the most specific one wins.
     pub paths: Vec<(PathRule, PathVerdict)>,
+    /// Rules about executing.
+    pub exec: Vec<(PathRule, PathVerdict)>,
     /// Rules about addresses and families of sockets.
     pub network: Vec<NetworkRule>,
 }
@@ -170,6 +200,17 @@ impl Policy {
                 (*rule, verdict)
             }));
         }
+        let exec = self.exec.kernel_rules();
+        if !exec.is_empty() {
+            flags.0 |= PolicyFlags::EXEC;
+        }
+        // A list of what may be executed names files.
+        if self.exec.fileless == Access::Deny || self.exec.allow.is_some() {
+            flags.0 |= PolicyFlags::FILELESS;
+        }
+        if self.exec.drift == Access::Deny {
+            flags.0 |= PolicyFlags::DRIFT;
+        }
         if self.network.mode == NetworkMode::None {
             flags.0 |= PolicyFlags::NETWORK_NONE;
         }
@@ -179,7 +220,7 @@ impl Policy {
         if mode == Mode::Audit {
             flags.0 |= PolicyFlags::AUDIT;
         }
-        KernelRules { flags, paths, network: self.network.kernel_rules() }
+        KernelRules { flags, paths, exec, network: self.network.kernel_rules() }
     }
 }
 
@@ -197,8 +238,8 @@ mod tests {
             }
         }
         let nothing = Policy::built_in(Level::Privileged).kernel_rules(Mode::Enforce);
-        let (paths, network) = (Vec::new(), Vec::new());
-        assert_eq!(nothing, KernelRules { flags: PolicyFlags(0), paths, network });
+        let (paths, exec, network) = (Vec::new(), Vec::new(), Vec::new());
+        assert_eq!(nothing, KernelRules { flags: PolicyFlags(0), paths, exec, network });
     }
 
     #[test]

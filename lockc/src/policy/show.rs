@@ -6,7 +6,7 @@ use lockc_common::PolicyFlags;
 use serde_json::{Value, json};
 
 use super::{
-    Access, Mode, Network, NetworkMode, PathRule, Policy, Verdict,
+    Access, Exec, Mode, Network, NetworkMode, PathRule, Policy, Verdict,
     admission::{Control, Handling, Standard},
 };
 
@@ -138,6 +138,7 @@ impl Policy {
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             lines.push(format!("{denies} paths: {}{more}", shown.join(", ")));
         }
+        lines.extend(self.exec.brief(denies));
         match &self.network {
             Network { mode: NetworkMode::None, .. } => {
                 lines.push(format!("{denies} all of the network"));
@@ -173,6 +174,21 @@ impl Policy {
         let flags = self.denied_operations();
         let denied = DENIALS.iter().filter(|(flag, _)| flags.0 & flag != 0);
         denied.map(|(_, name)| *name).collect()
+    }
+}
+
+impl Exec {
+    /// What it denies, in a line, if it does.
+    fn brief(&self, denies: &str) -> Option<String> {
+        let named = |what: &str, access| (access == Access::Deny).then(|| what.to_owned());
+        let parts = [
+            (!self.deny.is_empty()).then(|| format!("{} rules", self.deny.len())),
+            self.allow.as_ref().map(|allow| format!("all but {} rules", allow.len())),
+            named("what has no name", self.fileless),
+            named("what did not come with the image", self.drift),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        (!parts.is_empty()).then(|| format!("{denies} executing: {}", parts.join(", ")))
     }
 }
 

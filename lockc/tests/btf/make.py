@@ -22,7 +22,7 @@ PER_MEMBER = {4: 12, 5: 12, 6: 8, 13: 8, 15: 12, 19: 12}
 def fields():
     text = (HERE / "../../src/bpf/layout.rs").resolve().read_text()
     for name, names in re.findall(r'field\(\s*"(OFF_\w+)",\s*&\[(.*?)\]', text, re.S):
-        yield name, re.findall(r'\("(\w+)", "([\w.]+)"\)', names)
+        yield name, re.findall(r'\("(\w+)", "([\w.]*)"\)', names)
 
 
 def read(data):
@@ -101,11 +101,14 @@ def golden(btf, names):
         for name, alternatives in names:
             for kernel_struct, path in alternatives:
                 # Which alternative a kernel has, the compiler says too.
+                offset = f"offsetof(struct {kernel_struct}, {path})"
+                size = f"sizeof(((struct {kernel_struct} *)0)->{path})"
+                if not path:
+                    offset, size = f"sizeof(struct {kernel_struct})", "0ul"
                 source = (
                     '#include "vmlinux.h"\n#define offsetof __builtin_offsetof\n'
                     "int printf(const char *, ...);\nint main(void) {"
-                    f' printf("{name} %lu %lu\\n", offsetof(struct {kernel_struct}, {path}),'
-                    f" sizeof(((struct {kernel_struct} *)0)->{path})); }}\n"
+                    f' printf("{name} %lu %lu\\n", {offset}, {size}); }}\n'
                 )
                 Path(scratch, "a.c").write_text(source)
                 flags = ["gcc", "-w", "-fms-extensions", "-fno-builtin", "a.c", "-o", "a"]

@@ -1,0 +1,167 @@
+//! What may be executed: by `execve(2)`, as a script's interpreter, or mapped into memory as code.
+
+use lockc_common::{EXEC_RULES, Operation, PolicyFlags};
+
+use crate::{
+    Answer, container,
+    container::Subject,
+    kernel::{
+        Bprm, File, Inode, Location, MemoryArea, MountOwner, Step, mount_owner, read, superblock_of,
+    },
+    maps::DRIFTED,
+    path,
+    report::Object,
+};
+
+/// `PROT_EXEC` (include/uapi/asm-generic/mman-common.h, 6.12).
+const PROT_EXEC: u64 = 4;
+/// Magic numbers of file systems (include/uapi/linux/magic.h, 6.12).
+const OVERLAYFS: u64 = 0x794c_7630;
+/// See [`OVERLAYFS`].
+const TMPFS: u64 = 0x0102_1994;
+/// See [`OVERLAYFS`]. FAT has one time for change and modification, which its user can set; exFAT is its kin.
+const FAT: u64 = 0x4d44;
+/// See [`FAT`].
+const EXFAT: u64 = 0x2011_bab0;
+
+/// How a file gets to be code.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Program,
+    Mapping,
+}
+
+/// Every file of an `execve`: the program, and if that is a script, its interpreter (`exec_binprm`, fs/exec.c,
+/// 6.12). The loader that an ELF file names is mapped and comes to [`map`].
+#[inline(always)]
+pub(crate) fn program(bprm: Bprm) -> Answer {
+    let Some(subject) = Subject::current() else {
+        return Answer::Allow;
+    };
+    decide(&subject, bprm.file(), Use::Program)
+}
+
+/// `mmap(2)` of a file. Nearly all of them are for data, and not worth a lookup.
+#[inline(always)]
+pub(crate) fn map(file: File, protection: u64, flags: u64) -> Answer {
+    const MAP_TYPE: u64 = 0xf;
+    const MAP_PRIVATE: u64 = 2;
+    let is_shared = flags & MAP_TYPE != MAP_PRIVATE;
+    if protection & PROT_EXEC == 0 && !is_shared {
+        return Answer::Allow;
+    }
+    let Some(subject) = Subject::current() else {
+        return Answer::Allow;
+    };
+    if is_shared {
+        remember_writer(&subject, file);
+    }
+    if protection & PROT_EXEC == 0 {
+        return Answer::Allow;
+    }
+    decide(&subject, file, Use::Mapping)
+}
+
+/// `mprotect(2)` of what was mapped as data.
+#[inline(always)]
+pub(crate) fn protect(area: MemoryArea, protection: u64) -> Answer {
+    if protection & PROT_EXEC == 0 || area.is_executable() {
+        return Answer::Allow;
+    }
+    let Some(subject) = Subject::current() else {
+        return Answer::Allow;
+    };
+    let file = area.file();
+    if file.is_null() {
+        return Answer::Allow;
+    }
+    decide(&subject, file, Use::Mapping)
+}
+
+#[inline(always)]
+fn decide(subject: &Subject, file: File, used: Use) -> Answer {
+    if !subject.wants(PolicyFlags::CODE) {
+        return Answer::Allow;
+    }
+    let at = file.location();
+    let is_internal = matches!(mount_owner(at.mount), MountOwner::Internal);
+    if is_internal && used == Use::Mapping && is_memory(at.dentry) {
+        return Answer::Allow;
+    }
+    let inode = file.inode();
+    if subject.wants(PolicyFlags::FILELESS) && (is_internal || inode.is_unlinked()) {
+        let answer = subject.deny(Operation::Fileless, Object::At(at));
+        if answer != Answer::Allow {
+            return answer;
+        }
+    }
+    if subject.wants(PolicyFlags::DRIFT) && has_drifted(subject, inode) {
+        let answer = subject.deny(Operation::Drift, Object::At(at));
+        if answer != Answer::Allow {
+            return answer;
+        }
+    }
+    if subject.wants(PolicyFlags::EXEC) && !is_internal {
+        return rules(subject, at);
+    }
+    Answer::Allow
+}
+
+#[inline(always)]
+fn rules(subject: &Subject, at: Location) -> Answer {
+    let Ok(path) = path::build(at, subject.label) else {
+        return subject.deny(Operation::Exec, Object::Number(0));
+    };
+    if path.is_no_program(subject.rules | EXEC_RULES) {
+        return subject.deny(Operation::Exec, Object::Built(&path));
+    }
+    Answer::Allow
+}
+
+/// Memory that the kernel keeps in a file of its own, though nobody has a descriptor of it: shared between
+/// processes (`shmem_zero_setup`, mm/shmem.c) or of huge pages (`ksys_mmap_pgoff`, mm/mmap.c, 6.12).
+#[inline(always)]
+fn is_memory(dentry: u64) -> bool {
+    const SHARED: u64 = u64::from_le_bytes(*b"dev/zero");
+    const HUGE: u64 = u64::from_le_bytes(*b"anon_hug");
+    let Some((name, _)) = Step::name(dentry) else {
+        return false;
+    };
+    matches!(read::<u64>(name), Some(SHARED | HUGE))
+}
+
+/// Whether a file did not come with the container's image.
+///
+/// What overlayfs says of the root file system is exact, and holds over restarts. Elsewhere a file counts by the
+/// time of its last change, which no container can set.
+#[inline(always)]
+fn has_drifted(subject: &Subject, inode: Inode) -> bool {
+    let magic = inode.magic();
+    if magic == OVERLAYFS && superblock_of(subject.label.root_dentry) == Some(inode.superblock()) {
+        return inode.is_in_upper_layer();
+    }
+    if magic == FAT || magic == EXFAT || DRIFTED.get(inode).is_some() {
+        return true;
+    }
+    changed_since_start(subject, inode)
+}
+
+#[inline(always)]
+fn changed_since_start(subject: &Subject, inode: Inode) -> bool {
+    // Times of files are those of the last tick, and there are a hundred a second at least.
+    const TICK_NS: i64 = 10_000_000;
+    let started = container::started(subject.label.container);
+    inode.changed() >= started.saturating_sub(TICK_NS)
+}
+
+/// tmpfs notices no writes to shared memory, so that they do not change a file's times. Its inodes stay in memory
+/// for as long as the file exists, and so does what is attached to them.
+#[inline(always)]
+fn remember_writer(subject: &Subject, file: File) {
+    if subject.wants(PolicyFlags::DRIFT) && file.is_writable() {
+        let inode = file.inode();
+        if inode.magic() == TMPFS {
+            let _ = DRIFTED.get_or_create(inode);
+        }
+    }
+}
