@@ -2,6 +2,7 @@
 //! module and its child.
 
 pub(crate) mod bpf;
+pub(crate) mod code;
 pub(crate) mod machine;
 pub(crate) mod net;
 pub(crate) mod uring;

@@ -14,5 +14,19 @@ pub(crate) const OWN: &[(&str, &str)] = &[
          network.default = \"deny\"\n\
          network.allow = [\"127.0.0.1:7000\", \"0.0.0.0:7200\", \"127.6.0.0/16\"]\n",
     ),
+    ("deny-programs", "extends = \"baseline\"\nexec.deny = [\"/srv/tools\"]\n"),
+    (
+        "allow-programs",
+        "extends = \"baseline\"\n\
+         exec.allow = [\"/bin\", \"/srv/tools\"]\n\
+         exec.deny = [\"/srv/tools/grows\"]\n",
+    ),
+    ("no-fileless", "extends = \"baseline\"\nexec.fileless = \"deny\"\n"),
+    ("no-drift", "extends = \"baseline\"\nexec.drift = \"deny\"\n"),
+    (
+        "audit-programs",
+        "extends = \"baseline\"\nmode = \"audit\"\n\
+         exec.deny = [\"/srv/tools\"]\nexec.fileless = \"deny\"\n",
+    ),
     ("allow-family", "extends = \"baseline\"\nnetwork.families = [\"xdp\"]\n"),
 ];
