@@ -224,10 +224,6 @@ fn what_is_not_enforced_is_not_accepted() {
         ("paths.read_only", "[\"/etc/**\"]"),
         ("paths.default", "\"deny\""),
         ("host_paths.deny", "[\"/x\"]"),
-        ("exec.allow", "[\"/x\"]"),
-        ("exec.deny", "[\"/x\"]"),
-        ("exec.fileless", "\"deny\""),
-        ("exec.drift", "\"deny\""),
     ] {
         let policy = format!("[policy.p]\nextends = \"restricted\"\n{key} = {value}\n");
         let unused = parse(&policy).unwrap();
