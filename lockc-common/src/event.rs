@@ -60,6 +60,8 @@ pub enum Operation {
     Bind = 22,
     /// A socket of a container engine was to be connected to.
     RuntimeSocket = 23,
+    /// A path that rules keep as it is was to be changed, made or removed without being opened.
+    Change = 24,
 }
 
 /// What came of it.

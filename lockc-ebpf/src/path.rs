@@ -8,7 +8,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel};
-use lockc_common::{Label, PATH_RULE_LEN, PathKey, PathVerdict};
+use lockc_common::{Label, PATH_RULE_LEN, PathKey, PathVerdict, PathsBelow};
 
 use crate::{
     atomic,
@@ -101,28 +101,28 @@ impl BuiltPath {
         }
     }
 
-    /// True when the longest rule that covers the path says deny.
+    /// What the longest rule that covers the path says: a [`PathVerdict`]. `Deny` if it cannot be looked up.
     #[inline(always)]
-    pub(crate) fn is_denied(&self, rules: u32) -> bool {
+    pub(crate) fn verdict(&self, rules: u32) -> u32 {
         if !self.prepare_key(rules) {
-            return true;
+            return PathVerdict::Deny as u32;
         }
         // SAFETY: `prefix_len` and `key` are laid out as an LPM trie key, and the slot is ours.
         let key = unsafe { &*(&raw const (*self.scratch).prefix_len).cast() };
-        PATH_RULES.get(key).is_some_and(|verdict| *verdict == PathVerdict::Deny as u32)
+        PATH_RULES.get(key).copied().unwrap_or(PathVerdict::Allow as u32)
     }
 
-    /// True when a denied path lies below this one.
+    /// What rules say of the path itself and of paths below it: bits of [`PathsBelow`].
     #[inline(always)]
-    pub(crate) fn is_above_denied(&self, rules: u32) -> bool {
+    pub(crate) fn below(&self, rules: u32) -> u32 {
         if self.len() as usize > PATH_RULE_LEN {
-            return false; // longer than any rule's ancestor
+            return 0; // longer than any rule's ancestor
         }
         if !self.prepare_key(rules) {
-            return true;
+            return PathsBelow::DENIED | PathsBelow::READ_ONLY;
         }
-        // SAFETY: the slot is ours, and the value is not kept.
-        unsafe { PATH_ANCESTORS.get(&(*self.scratch).key) }.is_some()
+        // SAFETY: the slot is ours, and the value is copied at once.
+        unsafe { PATH_ANCESTORS.get(&(*self.scratch).key) }.copied().unwrap_or(0)
     }
 }
 

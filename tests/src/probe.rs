@@ -6,6 +6,7 @@
 //! lockc's log. The line says `NAME OK WHAT`, `NAME ERRNO STEP`, or `NAME UNFIT WHY` when the
 //! attempt could not even be set up.
 
+mod changes;
 mod files;
 mod host;
 mod machine;
@@ -131,6 +132,7 @@ fn report(name: &str, verb: &str, args: &[String]) -> ExitCode {
 /// Runs a verb.
 fn run(verb: &str, args: &[&str]) -> Outcome {
     [
+        changes::verb,
         files::verb,
         host::verb,
         machine::verb,

@@ -5,6 +5,7 @@ mod engines;
 mod escape;
 mod examples;
 mod explain;
+mod files;
 mod hooks;
 mod host;
 mod input;
@@ -23,7 +24,7 @@ mod token;
 use crate::harness::runner::Test;
 
 /// Groups of the small guest, in the order in which they run.
-const MICRO: [&[Test]; 18] = [
+const MICRO: [&[Test]; 19] = [
     ordinary::TESTS,
     stdio::TESTS,
     hooks::TESTS,
@@ -33,6 +34,7 @@ const MICRO: [&[Test]; 18] = [
     leaks::TESTS,
     token::TESTS,
     escape::TESTS,
+    files::TESTS,
     kernel::TESTS,
     machine::TESTS,
     network::TESTS,

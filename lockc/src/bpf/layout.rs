@@ -32,6 +32,7 @@ pub const FIELDS: &[Field] = &[
     field("OFF_DENTRY_NAME", &[("dentry", "d_name.name")], 8),
     field("OFF_DENTRY_NAME_LEN", &[("dentry", "d_name.len")], 4),
     field("OFF_DENTRY_PARENT", &[("dentry", "d_parent")], 8),
+    field("OFF_DENTRY_SB", &[("dentry", "d_sb")], 8),
     field("OFF_FDTABLE_FD", &[("fdtable", "fd")], 8),
     field("OFF_FDTABLE_MAX_FDS", &[("fdtable", "max_fds")], 4),
     field("OFF_FILES_FDT", &[("files_struct", "fdt")], 8),
@@ -41,6 +42,7 @@ pub const FIELDS: &[Field] = &[
     field("OFF_FILE_PATH", &[("file", "f_path")], 16),
     field("OFF_FS_PWD", &[("fs_struct", "pwd")], 16),
     field("OFF_FS_ROOT", &[("fs_struct", "root")], 16),
+    field("OFF_IATTR_VALID", &[("iattr", "ia_valid")], 4),
     field("OFF_INODE_GENERATION", &[("inode", "i_generation")], 4),
     field("OFF_INODE_INO", &[("inode", "i_ino")], 8),
     field("OFF_INODE_MODE", &[("inode", "i_mode")], 2),
@@ -68,9 +70,11 @@ pub const FIELDS: &[Field] = &[
     field("OFF_SOCK_RCV_SADDR", &[("sock", "__sk_common.skc_rcv_saddr")], 4),
     field("OFF_SOCK_V6_RCV_SADDR", &[("sock", "__sk_common.skc_v6_rcv_saddr")], 16),
     field("OFF_TASK_BPF_STORAGE", &[("task_struct", "bpf_storage")], 8),
+    field("OFF_TASK_CRED", &[("task_struct", "cred")], 8),
     field("OFF_TASK_FILES", &[("task_struct", "files")], 8),
     field("OFF_TASK_FS", &[("task_struct", "fs")], 8),
     field("OFF_TASK_NSPROXY", &[("task_struct", "nsproxy")], 8),
+    field("OFF_TASK_REAL_CRED", &[("task_struct", "real_cred")], 8),
     field("OFF_TASK_START_BOOTTIME", &[("task_struct", "start_boottime")], 8),
     field("OFF_TASK_TGID", &[("task_struct", "tgid")], 4),
     field("OFF_UNIX_ADDRESS_NAME", &[("unix_address", "name")], 0),
@@ -78,6 +82,7 @@ pub const FIELDS: &[Field] = &[
     field("OFF_UNIX_SOCK_PATH", &[("unix_sock", "path")], 16),
     field("OFF_VFSMOUNT_FLAGS", &[("vfsmount", "mnt_flags")], 4),
     field("OFF_VFSMOUNT_ROOT", &[("vfsmount", "mnt_root")], 8),
+    field("OFF_VFSMOUNT_SB", &[("vfsmount", "mnt_sb")], 8),
 ];
 
 /// A field that this kernel does not have as the programs need it.

@@ -221,8 +221,6 @@ fn every_key_of_a_policy_counts() {
 #[test]
 fn what_is_not_enforced_is_not_accepted() {
     for (key, value) in [
-        ("paths.read_only", "[\"/etc/**\"]"),
-        ("paths.default", "\"deny\""),
         ("host_paths.deny", "[\"/x\"]"),
         ("exec.allow", "[\"/x\"]"),
         ("exec.deny", "[\"/x\"]"),

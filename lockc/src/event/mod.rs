@@ -44,6 +44,7 @@ pub fn operation_name(operation: u32) -> &'static str {
         (Operation::Connect, "connect"),
         (Operation::Bind, "bind"),
         (Operation::RuntimeSocket, "runtime-socket"),
+        (Operation::Change, "change"),
     ];
     NAMES.iter().find(|(known, _)| *known as u32 == operation).map_or("unknown", |(_, name)| name)
 }

@@ -164,11 +164,15 @@ impl Policy {
             paths.extend(self.paths.iter().map(|(rule, verdict)| {
                 let verdict = match verdict {
                     Verdict::Allow => PathVerdict::Allow,
-                    // Stricter than asked for, should it ever come to that.
-                    Verdict::ReadOnly | Verdict::Deny => PathVerdict::Deny,
+                    Verdict::ReadOnly => PathVerdict::ReadOnly,
+                    Verdict::Deny => PathVerdict::Deny,
                 };
                 (*rule, verdict)
             }));
+            let root = PathRule::literal("");
+            if self.paths.default == Access::Deny && !self.paths.contains(&root) {
+                paths.push((root, PathVerdict::Default));
+            }
         }
         if self.network.mode == NetworkMode::None {
             flags.0 |= PolicyFlags::NETWORK_NONE;
