@@ -91,7 +91,7 @@ fn plant(context: &Context, dirs: &[&str], attacks: &[Attack]) -> Result<()> {
     let tree = tree(context);
     let _ = fs::remove_dir_all(&tree);
     for dir in dirs {
-        let dir = tree.join(dir);
+        let dir = if *dir == "." { tree.clone() } else { tree.join(dir) };
         fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         for name in attacks.iter().map(|attack| attack.name).chain(["file"]) {
             let file = dir.join(name);
@@ -251,8 +251,7 @@ fn default_deny(context: &Context) -> Result<()> {
 /// The program that a container starts with is a file like any other.
 fn first_program(context: &Context) -> Result<()> {
     let program = tree(context).join("probe");
-    plant(context, &[], &[])?;
-    fs::create_dir_all(tree(context))?;
+    plant(context, &["."], &[])?;
     fs::copy("/proc/self/exe", &program).context("copy the probe")?;
     for (name, args, starts) in [
         ("default-deny-paths", ["/srv/probe", "hello"], false),
