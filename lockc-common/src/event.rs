@@ -66,6 +66,8 @@ pub enum Operation {
     Fileless = 27,
     /// A file that changed in the container's life was to be executed, or mapped to be.
     Drift = 28,
+    /// A path that rules keep as it is was to be changed, made or removed without being opened.
+    Change = 24,
 }
 
 /// What came of it.

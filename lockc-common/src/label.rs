@@ -63,6 +63,9 @@ pub struct Label {
     pub root_dentry: u64,
     /// What the runtime passed as descriptors 0, 1 and 2.
     pub stdio: [Stdio; 3],
+    /// Address of the `struct vfsmount` that the task is changing something on; 0 for none. Compared, and read for
+    /// the path of what is changed.
+    pub written_mnt: u64,
 }
 
 /// Identity of an inode, captured by the kernel side so that it is right on every file system.

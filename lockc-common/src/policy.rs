@@ -110,10 +110,27 @@ pub struct PathKey {
 pub enum PathVerdict {
     /// An exception below a denied path.
     Allow = 0,
-    /// Nothing at or below the path may be opened, or executed.
+    /// Nothing at or below the path may be opened or changed, or executed.
     Deny = 1,
-    /// Nothing may be executed that no other rule is about. Unlike what a rule denies it may change its place.
-    DenyRest = 3,
+    /// What is at or below the path may be read and executed, and not changed.
+    ReadOnly = 2,
+    /// No rule is about the path: as `Deny`, but the directories above an exception may be listed, and programs
+    /// change their places. Of `/` only.
+    Default = 3,
+}
+
+/// Value of a `PATH_ANCESTORS` entry: bits for what rules say of paths below a directory, and of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct PathsBelow(pub u32);
+
+impl PathsBelow {
+    /// Some are denied.
+    pub const DENIED: u32 = 1;
+    /// Some may be read only.
+    pub const READ_ONLY: u32 = 1 << 1;
+    /// Some may be opened where the default is to deny.
+    pub const ALLOWED: u32 = 1 << 2;
 }
 
 /// Longest policy name, in bytes.

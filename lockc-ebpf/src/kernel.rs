@@ -33,11 +33,16 @@ macro_rules! offsets {
 offsets! {
     OFF_BPRM_FILE, OFF_DENTRY_INODE, OFF_DENTRY_NAME, OFF_DENTRY_NAME_LEN, OFF_DENTRY_PARENT, OFF_DENTRY_SB,
     OFF_FDTABLE_FD, OFF_FDTABLE_MAX_FDS, OFF_FILES_FDT, OFF_FILE_FLAGS, OFF_FILE_INODE, OFF_FILE_MODE,
-    OFF_FILE_PATH, OFF_FS_PWD, OFF_FS_ROOT, OFF_INODE_CTIME_NSEC, OFF_INODE_CTIME_SEC, OFF_INODE_END, OFF_INODE_GENERATION, OFF_INODE_INO, OFF_INODE_MODE,
-    OFF_INODE_NLINK, OFF_INODE_RDEV, OFF_INODE_SB, OFF_MNTNS_SEQ, OFF_MSGHDR_NAME, OFF_MOUNT_MNT, OFF_MOUNT_MOUNTPOINT, OFF_MOUNT_NS,
-    OFF_MOUNT_PARENT, OFF_NSPROXY_MNT, OFF_NSPROXY_PID, OFF_PIDNS_LEVEL, OFF_PATH_DENTRY, OFF_PATH_MNT, OFF_PT_REGS_SYSCALL, OFF_SB_DEV, OFF_SB_MAGIC, OFF_SOCKET_SK, OFF_SOCK_FAMILY, OFF_SOCK_NUM, OFF_SOCK_RCV_SADDR, OFF_SOCK_V6_RCV_SADDR, OFF_TASK_BPF_STORAGE,
-    OFF_TASK_FILES, OFF_TASK_FS, OFF_TASK_NSPROXY, OFF_TASK_TGID, OFF_TASK_START_BOOTTIME, OFF_UNIX_ADDRESS_NAME, OFF_UNIX_SOCK_ADDR, OFF_UNIX_SOCK_PATH, OFF_VFSMOUNT_FLAGS, OFF_VFSMOUNT_ROOT,
-    OFF_VMA_FILE, OFF_VMA_FLAGS,
+    OFF_FILE_PATH, OFF_FS_PWD, OFF_FS_ROOT, OFF_IATTR_VALID, OFF_INODE_CTIME_NSEC,
+    OFF_INODE_CTIME_SEC, OFF_INODE_END, OFF_INODE_GENERATION, OFF_INODE_INO, OFF_INODE_MODE,
+    OFF_INODE_NLINK, OFF_INODE_RDEV, OFF_INODE_SB, OFF_MNTNS_SEQ, OFF_MOUNT_MNT,
+    OFF_MOUNT_MOUNTPOINT, OFF_MOUNT_NS, OFF_MOUNT_PARENT, OFF_MSGHDR_NAME, OFF_NSPROXY_MNT,
+    OFF_NSPROXY_PID, OFF_PATH_DENTRY, OFF_PATH_MNT, OFF_PIDNS_LEVEL, OFF_PT_REGS_SYSCALL,
+    OFF_SB_DEV, OFF_SB_MAGIC, OFF_SOCKET_SK, OFF_SOCK_FAMILY, OFF_SOCK_NUM, OFF_SOCK_RCV_SADDR,
+    OFF_SOCK_V6_RCV_SADDR, OFF_TASK_BPF_STORAGE, OFF_TASK_CRED, OFF_TASK_FILES, OFF_TASK_FS,
+    OFF_TASK_NSPROXY, OFF_TASK_REAL_CRED, OFF_TASK_START_BOOTTIME, OFF_TASK_TGID,
+    OFF_UNIX_ADDRESS_NAME, OFF_UNIX_SOCK_ADDR, OFF_UNIX_SOCK_PATH, OFF_VFSMOUNT_FLAGS,
+    OFF_VFSMOUNT_ROOT, OFF_VFSMOUNT_SB, OFF_VMA_FILE, OFF_VMA_FLAGS,
 }
 
 /// `FMODE_READ` and `FMODE_WRITE` (include/linux/fs.h): unchanged since 2.6.
@@ -173,6 +178,13 @@ impl Task {
     #[inline(always)]
     pub(crate) fn has_storage(self) -> bool {
         load::<u64>(self.0, &OFF_TASK_BPF_STORAGE) != 0
+    }
+
+    /// Whether the kernel lets the task act as somebody else for now, as overlayfs does with its layers
+    /// (`override_creds`, kernel/cred.c, 6.12).
+    #[inline(always)]
+    pub(crate) fn acts_for_another(self) -> bool {
+        load::<u64>(self.0, &OFF_TASK_CRED) != load::<u64>(self.0, &OFF_TASK_REAL_CRED)
     }
 
     /// Number of the system call the task is in. The register is 64 bits on `x86_64` and 32 on
@@ -319,6 +331,21 @@ impl Step {
     pub(crate) fn name(dentry: u64) -> Option<(u64, u32)> {
         Some((read(dentry + OFF_DENTRY_NAME.load())?, read(dentry + OFF_DENTRY_NAME_LEN.load())?))
     }
+}
+
+/// Whether the mount whose `struct vfsmount` is at `mount` shows the file system of the dentry at `dentry`. `true`
+/// when it cannot be read: then there is no path either.
+#[inline(always)]
+pub(crate) fn is_mount_of(mount: u64, dentry: u64) -> bool {
+    let shown: u64 = read(mount + OFF_VFSMOUNT_SB.load()).unwrap_or(0);
+    let own: u64 = read(dentry + OFF_DENTRY_SB.load()).unwrap_or(0);
+    shown == own || shown == 0 || own == 0
+}
+
+/// `ia_valid` of the `struct iattr` at `attributes`: what is to be changed.
+#[inline(always)]
+pub(crate) fn changed_attributes(attributes: u64) -> u32 {
+    read(attributes + OFF_IATTR_VALID.load()).unwrap_or(u32::MAX)
 }
 
 impl Bprm {
@@ -471,6 +498,12 @@ impl Inode {
     #[inline(always)]
     pub(crate) fn is_block_device(self) -> bool {
         is_block_device(load(self.0, &OFF_INODE_MODE))
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_directory(self) -> bool {
+        let mode: u16 = load(self.0, &OFF_INODE_MODE);
+        mode & S_IFMT == S_IFDIR
     }
 
     /// Device number when the inode is a character device.

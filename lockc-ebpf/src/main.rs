@@ -56,6 +56,10 @@ static EPERM: aya_ebpf::Global<i32> = aya_ebpf::Global::new(-1);
 #[unsafe(no_mangle)]
 static ENOMEM: aya_ebpf::Global<i32> = aya_ebpf::Global::new(-12);
 
+/// Which argument of `inode_setattr` is the dentry: kernels differ.
+#[unsafe(no_mangle)]
+static SETATTR_DENTRY: aya_ebpf::Global<u64> = aya_ebpf::Global::new(0);
+
 /// What a hook answers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Answer {
@@ -126,33 +130,95 @@ fn file_open(ctx: LsmContext) -> i32 {
 
 #[lsm(hook = "path_truncate")]
 fn path_truncate(ctx: LsmContext) -> i32 {
-    hooks::file::truncate(Path::new(ctx.arg(0))).errno()
+    hooks::change::truncate(Path::new(ctx.arg(0))).errno()
 }
 
 #[lsm(hook = "file_truncate")]
 fn file_truncate(ctx: LsmContext) -> i32 {
-    hooks::file::truncate_open(File::new(ctx.arg(0))).errno()
+    hooks::change::truncate_open(File::new(ctx.arg(0))).errno()
 }
 
 #[lsm(hook = "path_unlink")]
 fn path_unlink(ctx: LsmContext) -> i32 {
-    hooks::file::unlink(Path::new(ctx.arg(0)), Dentry::new(ctx.arg(1))).errno()
+    hooks::change::unlink(Path::new(ctx.arg(0)), Dentry::new(ctx.arg(1))).errno()
 }
 
 #[lsm(hook = "path_rename")]
 fn path_rename(ctx: LsmContext) -> i32 {
-    hooks::file::rename(
+    const RENAME_EXCHANGE: u32 = 2; // include/uapi/linux/fs.h, 6.12
+    hooks::change::rename(
         Path::new(ctx.arg(0)),
         Dentry::new(ctx.arg(1)),
         Path::new(ctx.arg(2)),
         Dentry::new(ctx.arg(3)),
+        ctx.arg::<u32>(4) & RENAME_EXCHANGE != 0,
     )
     .errno()
 }
 
 #[lsm(hook = "path_link")]
 fn path_link(ctx: LsmContext) -> i32 {
-    hooks::file::link(Dentry::new(ctx.arg(0)), Path::new(ctx.arg(1))).errno()
+    hooks::change::link(Dentry::new(ctx.arg(0)), Path::new(ctx.arg(1)), Dentry::new(ctx.arg(2)))
+        .errno()
+}
+
+#[lsm(hook = "path_rmdir")]
+fn path_rmdir(ctx: LsmContext) -> i32 {
+    hooks::change::remove_directory(Path::new(ctx.arg(0)), Dentry::new(ctx.arg(1))).errno()
+}
+
+#[lsm(hook = "path_mkdir")]
+fn path_mkdir(ctx: LsmContext) -> i32 {
+    hooks::change::make(Path::new(ctx.arg(0)), Dentry::new(ctx.arg(1))).errno()
+}
+
+#[lsm(hook = "path_mknod")]
+fn path_mknod(ctx: LsmContext) -> i32 {
+    hooks::change::make(Path::new(ctx.arg(0)), Dentry::new(ctx.arg(1))).errno()
+}
+
+#[lsm(hook = "path_symlink")]
+fn path_symlink(ctx: LsmContext) -> i32 {
+    hooks::change::make(Path::new(ctx.arg(0)), Dentry::new(ctx.arg(1))).errno()
+}
+
+#[lsm(hook = "path_chmod")]
+fn path_chmod(ctx: LsmContext) -> i32 {
+    hooks::change::attributes(Path::new(ctx.arg(0))).errno()
+}
+
+#[lsm(hook = "path_chown")]
+fn path_chown(ctx: LsmContext) -> i32 {
+    hooks::change::attributes(Path::new(ctx.arg(0))).errno()
+}
+
+#[lsm(hook = "inode_setattr")]
+fn inode_setattr(ctx: LsmContext) -> i32 {
+    let context = ctx.as_ptr() as u64;
+    let at = SETATTR_DENTRY.load();
+    // Always there; 0 is no dentry and has no path.
+    let dentry = kernel::argument(context, at).unwrap_or(0);
+    hooks::change::times(dentry, kernel::argument(context, at + 1).unwrap_or(0)).errno()
+}
+
+#[lsm(hook = "inode_setxattr")]
+fn inode_setxattr(ctx: LsmContext) -> i32 {
+    hooks::change::extended(Dentry::new(ctx.arg(1)).address()).errno()
+}
+
+#[lsm(hook = "inode_removexattr")]
+fn inode_removexattr(ctx: LsmContext) -> i32 {
+    hooks::change::extended(Dentry::new(ctx.arg(1)).address()).errno()
+}
+
+#[lsm(hook = "inode_set_acl")]
+fn inode_set_acl(ctx: LsmContext) -> i32 {
+    hooks::change::extended(Dentry::new(ctx.arg(1)).address()).errno()
+}
+
+#[lsm(hook = "inode_remove_acl")]
+fn inode_remove_acl(ctx: LsmContext) -> i32 {
+    hooks::change::extended(Dentry::new(ctx.arg(1)).address()).errno()
 }
 
 #[lsm(hook = "path_chroot")]
@@ -282,6 +348,35 @@ fn unix_stream_connect(ctx: LsmContext) -> i32 {
 fn copy_mnt_ns(ctx: FExitContext) -> i32 {
     // Arguments: flags, ns, user_ns, new_fs; the fifth slot is the return value.
     hooks::task::mount_namespace_created(ctx.arg(0), ctx.arg(1), ctx.arg(4));
+    0
+}
+
+#[fexit(function = "mnt_want_write")]
+fn mnt_want_write(ctx: FExitContext) -> i32 {
+    // Arguments: mnt; the second slot is the return value.
+    if ctx.arg::<i32>(1) == 0 {
+        hooks::change::begin(ctx.arg(0));
+    }
+    0
+}
+
+#[fexit(function = "mnt_want_write_file")]
+fn mnt_want_write_file(ctx: FExitContext) -> i32 {
+    if ctx.arg::<i32>(1) == 0 {
+        hooks::change::begin(File::new(ctx.arg(0)).location().mount);
+    }
+    0
+}
+
+#[fexit(function = "mnt_drop_write")]
+fn mnt_drop_write(_ctx: FExitContext) -> i32 {
+    hooks::change::end();
+    0
+}
+
+#[fexit(function = "mnt_drop_write_file")]
+fn mnt_drop_write_file(_ctx: FExitContext) -> i32 {
+    hooks::change::end();
     0
 }
 

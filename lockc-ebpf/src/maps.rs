@@ -166,7 +166,7 @@ pub(crate) static POLICIES: Array<Policy> = Array::with_max_entries(MAX_POLICIES
 #[map]
 pub(crate) static PATH_RULES: LpmTrie<PathKey, u32> = LpmTrie::with_max_entries(131_072, 1);
 
-/// `(rules, path)` of every directory above a denied path.
+/// `(rules, path)` of every directory above a path with a rule, and of the path → [`lockc_common::PathsBelow`].
 #[map]
 pub(crate) static PATH_ANCESTORS: HashMap<PathKey, u32> = HashMap::with_max_entries(131_072, 1);
 

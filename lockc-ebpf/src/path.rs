@@ -8,7 +8,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel};
-use lockc_common::{Label, PATH_RULE_LEN, PathKey, PathVerdict};
+use lockc_common::{Label, PATH_RULE_LEN, PathKey, PathVerdict, PathsBelow};
 
 use crate::{
     atomic,
@@ -101,21 +101,9 @@ impl BuiltPath {
         }
     }
 
-    /// True when the longest rule that covers the path says deny.
+    /// What the longest rule that covers the path says: a [`PathVerdict`]. `Deny` if it cannot be looked up.
     #[inline(always)]
-    pub(crate) fn is_denied(&self, rules: u32) -> bool {
-        self.verdict(rules) == PathVerdict::Deny as u32
-    }
-
-    /// True when the path is not to be executed.
-    #[inline(always)]
-    pub(crate) fn is_no_program(&self, rules: u32) -> bool {
-        self.verdict(rules) != PathVerdict::Allow as u32
-    }
-
-    /// A [`PathVerdict`].
-    #[inline(always)]
-    fn verdict(&self, rules: u32) -> u32 {
+    pub(crate) fn verdict(&self, rules: u32) -> u32 {
         if !self.prepare_key(rules) {
             return PathVerdict::Deny as u32;
         }
@@ -124,17 +112,17 @@ impl BuiltPath {
         PATH_RULES.get(key).copied().unwrap_or(PathVerdict::Allow as u32)
     }
 
-    /// True when a denied path lies below this one.
+    /// What rules say of the path itself and of paths below it: bits of [`PathsBelow`].
     #[inline(always)]
-    pub(crate) fn is_above_denied(&self, rules: u32) -> bool {
+    pub(crate) fn below(&self, rules: u32) -> u32 {
         if self.len() as usize > PATH_RULE_LEN {
-            return false; // longer than any rule's ancestor
+            return 0; // longer than any rule's ancestor
         }
         if !self.prepare_key(rules) {
-            return true;
+            return PathsBelow::DENIED | PathsBelow::READ_ONLY;
         }
-        // SAFETY: the slot is ours, and the value is not kept.
-        unsafe { PATH_ANCESTORS.get(&(*self.scratch).key) }.is_some()
+        // SAFETY: the slot is ours, and the value is copied at once.
+        unsafe { PATH_ANCESTORS.get(&(*self.scratch).key) }.copied().unwrap_or(0)
     }
 }
 

@@ -6,6 +6,7 @@
 //! lockc's log. The line says `NAME OK WHAT`, `NAME ERRNO STEP`, or `NAME UNFIT WHY` when the
 //! attempt could not even be set up.
 
+mod changes;
 mod code;
 mod files;
 mod host;
@@ -133,6 +134,7 @@ fn report(name: &str, verb: &str, args: &[String]) -> ExitCode {
 fn run(verb: &str, args: &[&str]) -> Outcome {
     [
         code::verb,
+        changes::verb,
         files::verb,
         host::verb,
         machine::verb,

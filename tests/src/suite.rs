@@ -6,6 +6,7 @@ mod escape;
 mod examples;
 mod exec;
 mod explain;
+mod files;
 mod hooks;
 mod host;
 mod input;
@@ -24,7 +25,7 @@ mod token;
 use crate::harness::runner::Test;
 
 /// Groups of the small guest, in the order in which they run.
-const MICRO: [&[Test]; 19] = [
+const MICRO: [&[Test]; 20] = [
     ordinary::TESTS,
     stdio::TESTS,
     hooks::TESTS,
@@ -34,6 +35,7 @@ const MICRO: [&[Test]; 19] = [
     leaks::TESTS,
     token::TESTS,
     escape::TESTS,
+    files::TESTS,
     kernel::TESTS,
     machine::TESTS,
     network::TESTS,

@@ -1,6 +1,7 @@
 //! System calls that neither std nor nix wrap safely. Every `unsafe` block of the tests is in this
 //! module and its child.
 
+pub(crate) mod attributes;
 pub(crate) mod bpf;
 pub(crate) mod code;
 pub(crate) mod machine;

@@ -1,6 +1,6 @@
 //! What may be executed: by `execve(2)`, as a script's interpreter, or mapped into memory as code.
 
-use lockc_common::{EXEC_RULES, Operation, PolicyFlags};
+use lockc_common::{EXEC_RULES, Operation, PathVerdict, PathsBelow, PolicyFlags};
 
 use crate::{
     Answer, container,
@@ -112,10 +112,35 @@ fn rules(subject: &Subject, at: Location) -> Answer {
     let Ok(path) = path::build(at, subject.label) else {
         return subject.deny(Operation::Exec, Object::Number(0));
     };
-    if path.is_no_program(subject.rules | EXEC_RULES) {
+    if path.verdict(subject.rules | EXEC_RULES) != PathVerdict::Allow as u32 {
         return subject.deny(Operation::Exec, Object::Built(&path));
     }
     Answer::Allow
+}
+
+/// A rename or a link from one place to another. What rules deny to execute may get another name only where that is
+/// denied, too, and a directory above it keeps its name.
+#[inline(always)]
+pub(crate) fn moved(subject: &Subject, from: Location, to: Location) -> Answer {
+    if !subject.wants(PolicyFlags::EXEC) {
+        return Answer::Allow;
+    }
+    let rules = subject.rules | EXEC_RULES;
+    let Ok(path) = path::build(from, subject.label) else {
+        return subject.deny(Operation::Rename, Object::Number(0));
+    };
+    if path.below(rules) & PathsBelow::DENIED != 0 {
+        return subject.deny(Operation::Rename, Object::Built(&path));
+    }
+    if path.verdict(rules) != PathVerdict::Deny as u32 {
+        return Answer::Allow;
+    }
+    let stays_denied = path::build(to, subject.label)
+        .is_ok_and(|it| it.verdict(rules) == PathVerdict::Deny as u32);
+    if stays_denied {
+        return Answer::Allow;
+    }
+    subject.deny(Operation::Rename, Object::Built(&path))
 }
 
 /// Memory that the kernel keeps in a file of its own, though nobody has a descriptor of it: shared between

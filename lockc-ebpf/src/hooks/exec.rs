@@ -9,7 +9,7 @@ use lockc_common::{
 use crate::{
     Answer,
     container::{self, Subject},
-    hooks::foreign::is_foreign,
+    hooks::{file::first_program, foreign::is_foreign},
     kernel::{Bprm, File, Step, Task, dentry_key_at, open_file, read},
     maps::{LABELS, MOUNT_NAMESPACES, PENDING, RUNTIME_FILES, RUNTIME_NAMES},
     report::{self, Object},
@@ -183,7 +183,11 @@ fn runtime(task: Task, label: &'static mut Label, bprm: Bprm) -> Answer {
     // command line says is its own business.
     drop_registration(registration);
     contain(task, label, namespace);
-    contained(task, label, file)
+    let answer = contained(task, label, file);
+    if answer != Answer::Allow {
+        return answer;
+    }
+    first_program(label, file)
 }
 
 /// Runtimes restore checkpoints by executing CRIU, whose tasks *become* the container's without an

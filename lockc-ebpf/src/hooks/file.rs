@@ -1,16 +1,17 @@
-//! Opening files, and the ways around it by name.
+//! Opening files.
 
-use lockc_common::{EXEC_RULES, InodeKey, Operation, PolicyFlags, Stdio};
+use lockc_common::{InodeKey, Label, Operation, PathVerdict, PathsBelow, PolicyFlags, Stdio};
 
 use crate::{
     Answer,
     container::Subject,
-    hooks::{device::is_raw, foreign::is_foreign, interface::steers_machine, kernel_log::KMSG},
-    kernel::{
-        Dentry, FMODE_EXEC, FMODE_READ, FMODE_WRITE, File, Location, MountOwner, Path, Task,
-        mount_owner,
+    hooks::{
+        change::is_runtime_file, device::is_raw, foreign::is_foreign, interface::steers_machine,
+        kernel_log::KMSG,
     },
-    maps::RUNTIME_FILES,
+    kernel::{
+        FMODE_EXEC, FMODE_READ, FMODE_WRITE, File, Inode, Location, MountOwner, Task, mount_owner,
+    },
     path,
     report::Object,
 };
@@ -64,7 +65,7 @@ pub(crate) fn open(file: File) -> Answer {
         }
     }
     if subject.wants(PolicyFlags::PATHS) && !matches!(mount_owner(at.mount), MountOwner::Internal) {
-        return path_rules(&subject, at);
+        return path_rules(&subject, at, inode, mode);
     }
     Answer::Allow
 }
@@ -72,14 +73,45 @@ pub(crate) fn open(file: File) -> Answer {
 /// Denies what the policy's path rules deny, and what has no path: a handle of a file that lies
 /// outside the mount it was opened through, on the same file system.
 #[inline(always)]
-fn path_rules(subject: &Subject, at: Location) -> Answer {
+fn path_rules(subject: &Subject, at: Location, inode: Inode, mode: u32) -> Answer {
     let Ok(path) = path::build(at, subject.label) else {
         return subject.deny(Operation::ForeignOpen, Object::Number(0));
     };
-    if path.is_denied(subject.rules) {
-        return subject.deny(Operation::Open, Object::Built(&path));
+    let verdict = path.verdict(subject.rules);
+    if verdict == PathVerdict::Allow as u32 {
+        return Answer::Allow;
     }
-    Answer::Allow
+    if mode & FMODE_WRITE == 0 {
+        if verdict == PathVerdict::ReadOnly as u32 {
+            return Answer::Allow;
+        }
+        // Whoever may open something finds the way there.
+        if verdict == PathVerdict::Default as u32
+            && inode.is_directory()
+            && path.below(subject.rules) & PathsBelow::ALLOWED != 0
+        {
+            return Answer::Allow;
+        }
+    }
+    if verdict == PathVerdict::Default as u32
+        && is_own_stdio(inode.key(), mode, &subject.label.stdio)
+    {
+        return Answer::Allow;
+    }
+    subject.deny(Operation::Open, Object::Built(&path))
+}
+
+/// The container's first program: the runtime has opened it, before there was a container.
+#[inline(always)]
+pub(crate) fn first_program(label: &'static Label, file: File) -> Answer {
+    let Some(subject) = Subject::of(label) else {
+        return Answer::Allow;
+    };
+    let at = file.location();
+    if !subject.wants(PolicyFlags::PATHS) || matches!(mount_owner(at.mount), MountOwner::Internal) {
+        return Answer::Allow;
+    }
+    path_rules(&subject, at, file.inode(), file.mode())
 }
 
 /// `/dev/stdout` and its kin: opening again what the runtime gave the container as descriptor 0, 1
@@ -93,107 +125,4 @@ fn is_own_stdio(key: InodeKey, mode: u32, stdio: &[Stdio; 3]) -> bool {
     let matches =
         |s: &Stdio| s.ino != 0 && s.ino == key.ino && s.dev == key.dev && asked & !s.mode == 0;
     matches(&stdio[0]) || matches(&stdio[1]) || matches(&stdio[2])
-}
-
-#[inline(always)]
-fn is_runtime_file(key: InodeKey) -> bool {
-    // SAFETY: only asked whether it is there.
-    unsafe { RUNTIME_FILES.get(&key) }.is_some()
-}
-
-#[inline(always)]
-fn protect_runtime(subject: &Subject, inode: Option<InodeKey>, at: Location) -> Answer {
-    if subject.wants(PolicyFlags::RUNTIME_FILES) && inode.is_some_and(is_runtime_file) {
-        return subject.deny(Operation::RuntimeFile, Object::At(at));
-    }
-    Answer::Allow
-}
-
-/// `truncate(2)` needs no open.
-#[inline(always)]
-pub(crate) fn truncate(path: Path) -> Answer {
-    let Some(subject) = Subject::current() else {
-        return Answer::Allow;
-    };
-    protect_runtime(&subject, path.inode(), path.location())
-}
-
-/// `ftruncate(2)`, of what was opened before the task was contained. Before 6.2 it came to [`truncate`].
-#[inline(always)]
-pub(crate) fn truncate_open(file: File) -> Answer {
-    let Some(subject) = Subject::current() else {
-        return Answer::Allow;
-    };
-    protect_runtime(&subject, Some(file.inode().key()), file.location())
-}
-
-/// Removing a runtime binary makes room for another one.
-#[inline(always)]
-pub(crate) fn unlink(dir: Path, victim: Dentry) -> Answer {
-    let Some(subject) = Subject::current() else {
-        return Answer::Allow;
-    };
-    let at = Location { mount: dir.location().mount, dentry: victim.address() };
-    protect_runtime(&subject, victim.inode(), at)
-}
-
-/// A rename may replace a runtime binary, or carry a blocked path away under another name: then
-/// the path itself, and every directory above it, stays where it is.
-#[inline(always)]
-pub(crate) fn rename(old_dir: Path, victim: Dentry, new_dir: Path, replaced: Dentry) -> Answer {
-    let Some(subject) = Subject::current() else {
-        return Answer::Allow;
-    };
-    let at = Location { mount: old_dir.location().mount, dentry: victim.address() };
-    let answer = protect_runtime(&subject, victim.inode(), at);
-    if answer != Answer::Allow {
-        return answer;
-    }
-    let answer = keep_in_place(&subject, at);
-    if answer != Answer::Allow {
-        return answer;
-    }
-    let inode = replaced.inode();
-    if inode.is_none() {
-        return Answer::Allow; // a new name
-    }
-    // What is there is replaced, or, by RENAME_EXCHANGE, carried away in turn: since 5.19 the hook
-    // is called once for both (security_path_rename, security/security.c).
-    let at = Location { mount: new_dir.location().mount, dentry: replaced.address() };
-    let answer = protect_runtime(&subject, inode, at);
-    if answer != Answer::Allow {
-        return answer;
-    }
-    keep_in_place(&subject, at)
-}
-
-/// A hard link would give a blocked file, or a runtime binary, a second name.
-#[inline(always)]
-pub(crate) fn link(target: Dentry, dir: Path) -> Answer {
-    let Some(subject) = Subject::current() else {
-        return Answer::Allow;
-    };
-    let at = Location { mount: dir.location().mount, dentry: target.address() };
-    let answer = protect_runtime(&subject, target.inode(), at);
-    if answer != Answer::Allow {
-        return answer;
-    }
-    keep_in_place(&subject, at)
-}
-
-#[inline(always)]
-fn keep_in_place(subject: &Subject, at: Location) -> Answer {
-    if !subject.wants(PolicyFlags::PATHS | PolicyFlags::EXEC) {
-        return Answer::Allow;
-    }
-    let Ok(path) = path::build(at, subject.label) else {
-        return subject.deny(Operation::Rename, Object::Number(0));
-    };
-    let stays = |rules| path.is_above_denied(rules) || path.is_denied(rules);
-    if (subject.wants(PolicyFlags::PATHS) && stays(subject.rules))
-        || (subject.wants(PolicyFlags::EXEC) && stays(subject.rules | EXEC_RULES))
-    {
-        return subject.deny(Operation::Rename, Object::Built(&path));
-    }
-    Answer::Allow
 }

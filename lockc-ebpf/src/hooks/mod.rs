@@ -1,5 +1,6 @@
 //! One decision function per hook.
 
+pub(crate) mod change;
 pub(crate) mod code;
 pub(crate) mod device;
 pub(crate) mod exec;

@@ -55,6 +55,7 @@ pub const FIELDS: &[Field] = &[
         8,
     ),
     field("OFF_INODE_END", &[("inode", "")], 0),
+    field("OFF_IATTR_VALID", &[("iattr", "ia_valid")], 4),
     field("OFF_INODE_GENERATION", &[("inode", "i_generation")], 4),
     field("OFF_INODE_INO", &[("inode", "i_ino")], 8),
     field("OFF_INODE_MODE", &[("inode", "i_mode")], 2),
@@ -83,9 +84,11 @@ pub const FIELDS: &[Field] = &[
     field("OFF_SOCK_RCV_SADDR", &[("sock", "__sk_common.skc_rcv_saddr")], 4),
     field("OFF_SOCK_V6_RCV_SADDR", &[("sock", "__sk_common.skc_v6_rcv_saddr")], 16),
     field("OFF_TASK_BPF_STORAGE", &[("task_struct", "bpf_storage")], 8),
+    field("OFF_TASK_CRED", &[("task_struct", "cred")], 8),
     field("OFF_TASK_FILES", &[("task_struct", "files")], 8),
     field("OFF_TASK_FS", &[("task_struct", "fs")], 8),
     field("OFF_TASK_NSPROXY", &[("task_struct", "nsproxy")], 8),
+    field("OFF_TASK_REAL_CRED", &[("task_struct", "real_cred")], 8),
     field("OFF_TASK_START_BOOTTIME", &[("task_struct", "start_boottime")], 8),
     field("OFF_TASK_TGID", &[("task_struct", "tgid")], 4),
     field("OFF_UNIX_ADDRESS_NAME", &[("unix_address", "name")], 0),
@@ -95,6 +98,7 @@ pub const FIELDS: &[Field] = &[
     field("OFF_VFSMOUNT_ROOT", &[("vfsmount", "mnt_root")], 8),
     field("OFF_VMA_FILE", &[("vm_area_struct", "vm_file")], 8),
     field("OFF_VMA_FLAGS", &[("vm_area_struct", "vm_flags")], 8),
+    field("OFF_VFSMOUNT_SB", &[("vfsmount", "mnt_sb")], 8),
 ];
 
 /// A field that this kernel does not have as the programs need it.

@@ -41,7 +41,7 @@ const PINNED_MAPS: &[&str] = &[
 
 /// Hooks that not every kernel has. Where one is missing, another sees the same, or there is nothing to see:
 /// docs/kernel-support.md.
-const OPTIONAL_HOOKS: &[&str] = &["file_truncate"];
+const OPTIONAL_HOOKS: &[&str] = &["file_truncate", "inode_remove_acl", "inode_set_acl"];
 
 /// Why the programs are not in force.
 #[derive(Debug, Error)]
@@ -152,7 +152,8 @@ impl Kernel {
             .btf(None)
             .verifier_log_level(VerifierLogLevel::DISABLE)
             .allow_unsupported_maps()
-            .override_global("SELF_TEST_HANDLE", &self_test, true);
+            .override_global("SELF_TEST_HANDLE", &self_test, true)
+            .override_global("SETATTR_DENTRY", &layout.setattr_dentry, true);
         for (field, offset) in FIELDS.iter().zip(&layout.offsets) {
             loader.override_global(field.global, offset, true);
         }
@@ -189,15 +190,20 @@ struct Layout {
     offsets: Vec<u64>,
     /// Those of [`OPTIONAL_HOOKS`] that it does not have.
     missing_hooks: Vec<&'static str>,
+    /// Which argument of `inode_setattr` is the dentry: it is the last but one, and the last but the idmap of newer
+    /// kernels (`include/linux/lsm_hook_defs.h`, 6.1 and 6.12).
+    setattr_dentry: u64,
 }
 
 impl Layout {
     fn read() -> Result<Self, LoadError> {
         let data = host::read_btf()?;
         let btf = btf::Btf::parse(&data)?;
+        let setattr = btf.hook_arguments("inode_setattr").unwrap_or_default();
         let is_missing = |hook: &&&'static str| btf.hook_arguments(hook).is_none();
         Ok(Self {
             offsets: layout::resolve(&btf)?,
+            setattr_dentry: setattr.saturating_sub(2).into(),
             missing_hooks: OPTIONAL_HOOKS.iter().filter(is_missing).copied().collect(),
         })
     }

@@ -5,12 +5,12 @@
 //! one store: the new rules are there before, under a number of their own, and the old ones go when no
 //! program can still be looking at them.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use aya::maps::{Array, HashMap, LpmTrie, MapData, MapError, lpm_trie::Key};
 use lockc_common::{
     EXEC_RULES, MAX_POLICIES, NetworkKey, PATH_RULE_LEN, POLICY_NAME_LEN, PathKey, PathVerdict,
-    Policy, PolicyFlags, PolicyName,
+    PathsBelow, Policy, PolicyFlags, PolicyName,
 };
 use nix::{errno::Errno, libc};
 
@@ -73,12 +73,31 @@ fn path_key(rules: u32, path: &[u8]) -> Option<PathKey> {
     Some(key)
 }
 
-/// Every directory above `path` (which ends with `/`), the root excepted, and `path` itself.
+/// Every directory above `path` (which ends with `/`), the root first, and `path` itself.
 fn ancestors(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    path.iter()
-        .enumerate()
-        .filter(|(at, byte)| **byte == b'/' && *at > 0)
-        .map(|(at, _)| &path[..=at])
+    path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| &path[..=at])
+}
+
+/// What rules say of each path that has one, and of all directories above. Where nothing is denied by default, it does
+/// not matter what is allowed.
+fn below(rules: &[(Vec<u8>, PathVerdict)]) -> BTreeMap<&[u8], PathsBelow> {
+    let denies = rules.iter().any(|(_, verdict)| *verdict == PathVerdict::Default);
+    let allowed = if denies { PathsBelow::ALLOWED } else { 0 };
+    let mut all = BTreeMap::new();
+    for (path, verdict) in rules {
+        let bits = match verdict {
+            PathVerdict::Allow => allowed,
+            PathVerdict::Deny => PathsBelow::DENIED,
+            PathVerdict::ReadOnly => PathsBelow::READ_ONLY | allowed,
+            PathVerdict::Default => 0,
+        };
+        if bits != 0 {
+            for above in ancestors(path) {
+                all.entry(above).or_insert(PathsBelow(0)).0 |= bits;
+            }
+        }
+    }
+    all
 }
 
 /// The maps that make up policies.
@@ -254,23 +273,23 @@ impl Policies {
     }
 
     fn add_rules(&mut self, rules: u32, policy: &CompiledPolicy) -> Result<(), LoadError> {
-        let about_paths = policy.paths.iter().map(|rule| (rules, rule));
-        let about_exec = policy.exec.iter().map(|rule| (rules | EXEC_RULES, rule));
-        for (rules, (path, verdict)) in about_paths.chain(about_exec) {
-            let too_long = || LoadError::Map {
-                name: "PATH_RULES",
-                reason: format!("a path of policy {} is too long", policy.name),
-            };
-            let bits = 8 * (size_of::<u32>() + path.len());
-            let key = Key::new(
-                u32::try_from(bits).map_err(|_| too_long())?,
-                path_key(rules, path).ok_or_else(too_long)?,
-            );
-            self.rules.insert(&key, *verdict as u32, 0).map_err(failed("PATH_RULES"))?;
-            if *verdict == PathVerdict::Deny {
-                for above in ancestors(path) {
-                    let key = path_key(rules, above).ok_or_else(too_long)?;
-                    self.ancestors.insert(key, 1, 0).map_err(failed("PATH_ANCESTORS"))?;
+        for (rules, about) in [(rules, &policy.paths), (rules | EXEC_RULES, &policy.exec)] {
+            for (path, verdict) in about {
+                let too_long = || LoadError::Map {
+                    name: "PATH_RULES",
+                    reason: format!("a path of policy {} is too long", policy.name),
+                };
+                let bits = 8 * (size_of::<u32>() + path.len());
+                let key = Key::new(
+                    u32::try_from(bits).map_err(|_| too_long())?,
+                    path_key(rules, path).ok_or_else(too_long)?,
+                );
+                self.rules.insert(&key, *verdict as u32, 0).map_err(failed("PATH_RULES"))?;
+            }
+            for (path, PathsBelow(below)) in below(about) {
+                // It is no longer than the rule.
+                if let Some(key) = path_key(rules, path) {
+                    self.ancestors.insert(key, below, 0).map_err(failed("PATH_ANCESTORS"))?;
                 }
             }
         }
@@ -339,7 +358,28 @@ mod tests {
     #[test]
     fn ancestors_are_all_directories_above_and_the_path_itself() {
         let all: Vec<_> = ancestors(b"/run/secrets/k8s/").collect();
-        assert_eq!(all, [&b"/run/"[..], b"/run/secrets/", b"/run/secrets/k8s/"]);
+        assert_eq!(all, [&b"/"[..], b"/run/", b"/run/secrets/", b"/run/secrets/k8s/"]);
+    }
+
+    #[test]
+    fn directories_above_know_what_is_below() {
+        let rule = |path: &str, verdict| (path.as_bytes().to_vec(), verdict);
+        let mut rules = vec![
+            rule("/a/b/", PathVerdict::Deny),
+            rule("/a/c/", PathVerdict::ReadOnly),
+            rule("/d/", PathVerdict::Allow),
+        ];
+        let all = |rules: &[_]| -> Vec<(String, u32)> {
+            let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
+            below(rules).iter().map(|(path, bits)| (text(path), bits.0)).collect()
+        };
+        let is = |path: &str, bits| (path.to_owned(), bits);
+        assert_eq!(all(&rules), [is("/", 3), is("/a/", 3), is("/a/b/", 1), is("/a/c/", 2)]);
+        rules.push(rule("/", PathVerdict::Default));
+        assert_eq!(
+            all(&rules),
+            [is("/", 7), is("/a/", 7), is("/a/b/", 1), is("/a/c/", 6), is("/d/", 4)]
+        );
     }
 
     #[test]

@@ -3,16 +3,12 @@
 //!
 //! A configuration that uses any of it is refused: whoever wrote it believes to be protected.
 
-use crate::policy::{Access, Policy, Verdict};
+use crate::policy::Policy;
 
 /// Keys below `[policy.NAME]` that the policy uses and that are not enforced.
 pub fn missing(policy: &Policy) -> Vec<&'static str> {
-    let Policy { paths, host_paths, .. } = policy;
-    let used = [
-        ("paths.read_only", paths.iter().any(|(_, verdict)| verdict == Verdict::ReadOnly)),
-        ("paths.default", paths.default == Access::Deny),
-        ("host_paths.deny", !host_paths.is_empty()),
-    ];
+    let Policy { host_paths, .. } = policy;
+    let used = [("host_paths.deny", !host_paths.is_empty())];
     used.into_iter().filter(|(_, used)| *used).map(|(key, _)| key).collect()
 }
 

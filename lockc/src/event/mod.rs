@@ -47,6 +47,7 @@ pub fn operation_name(operation: u32) -> &'static str {
         (Operation::Exec, "exec"),
         (Operation::Fileless, "fileless"),
         (Operation::Drift, "drift"),
+        (Operation::Change, "change"),
     ];
     NAMES.iter().find(|(known, _)| *known as u32 == operation).map_or("unknown", |(_, name)| name)
 }

@@ -181,18 +181,24 @@ mod tests {
         fn compiled_rules_say_what_was_typed(
             typed in prop::collection::vec((path(), verdicts()), 0..12),
             path in path(),
+            denies in any::<bool>(),
         ) {
+            let default = if denies { Verdict::Deny } else { Verdict::Allow };
             let expected = reference(&typed, &path);
             let mut policy = Policy::built_in(Level::Privileged);
             policy.paths = rules(&typed);
+            policy.paths.default = if denies { Access::Deny } else { Access::Allow };
             let ours = policy.paths.verdict(&PathRule::new(&path).unwrap());
-            prop_assert_eq!(ours, expected.unwrap_or(Verdict::Allow));
-            // Read-only rules are refused before they come to be compiled.
-            if typed.iter().all(|(_, verdict)| *verdict != Verdict::ReadOnly) {
-                let compiled = policy.kernel_rules(Mode::Enforce).paths;
-                let denied = longest_prefix(&compiled, &path) == Some(PathVerdict::Deny);
-                prop_assert_eq!(denied, expected == Some(Verdict::Deny));
-            }
+            prop_assert_eq!(ours, expected.unwrap_or(default));
+            let compiled = policy.kernel_rules(Mode::Enforce).paths;
+            let found = longest_prefix(&compiled, &path);
+            let wanted = match expected {
+                Some(Verdict::Deny) => PathVerdict::Deny,
+                Some(Verdict::ReadOnly) => PathVerdict::ReadOnly,
+                None if denies => PathVerdict::Default,
+                Some(Verdict::Allow) | None => PathVerdict::Allow,
+            };
+            prop_assert_eq!(found.unwrap_or(PathVerdict::Allow), wanted);
         }
 
         /// Some path tells exactly if one set of rules is looser than another.

@@ -93,7 +93,7 @@ impl Exec {
             return Vec::new();
         }
         let default = (rules.default == Access::Deny && !rules.contains(&PathRule::ROOT))
-            .then_some((PathRule::ROOT, PathVerdict::DenyRest));
+            .then_some((PathRule::ROOT, PathVerdict::Default));
         let verdict = |verdict| match verdict {
             Verdict::Allow => PathVerdict::Allow,
             Verdict::ReadOnly | Verdict::Deny => PathVerdict::Deny,
@@ -194,11 +194,14 @@ impl Policy {
             paths.extend(self.paths.iter().map(|(rule, verdict)| {
                 let verdict = match verdict {
                     Verdict::Allow => PathVerdict::Allow,
-                    // Stricter than asked for, should it ever come to that.
-                    Verdict::ReadOnly | Verdict::Deny => PathVerdict::Deny,
+                    Verdict::ReadOnly => PathVerdict::ReadOnly,
+                    Verdict::Deny => PathVerdict::Deny,
                 };
                 (*rule, verdict)
             }));
+            if self.paths.default == Access::Deny && !self.paths.contains(&PathRule::ROOT) {
+                paths.push((PathRule::ROOT, PathVerdict::Default));
+            }
         }
         let exec = self.exec.kernel_rules();
         if !exec.is_empty() {

@@ -87,11 +87,23 @@ pub(crate) fn attack_under(
     setup: impl Fn(&mut Bundle),
     attacks: &[Attack],
 ) -> Result<()> {
+    attack_prepared(context, policy, what, no_preparation, setup, attacks)
+}
+
+/// As [`attack_under`], and `before` puts in order what the attacks destroy.
+pub(crate) fn attack_prepared(
+    context: &Context,
+    policy: Level,
+    what: &str,
+    before: impl Fn() -> Result<()>,
+    setup: impl Fn(&mut Bundle),
+    attacks: &[Attack],
+) -> Result<()> {
     let levels = match context.phase() {
         Phase::Off => &[Level::Privileged][..],
         _ => &[policy, Level::Privileged],
     };
-    attack_at(context, levels, what, &Entry::Run, no_preparation, setup, attacks)
+    attack_at(context, levels, what, &Entry::Run, before, setup, attacks)
 }
 
 fn attack_at(

@@ -28,5 +28,32 @@ pub(crate) const OWN: &[(&str, &str)] = &[
         "extends = \"baseline\"\nmode = \"audit\"\n\
          exec.deny = [\"/srv/tools\"]\nexec.fileless = \"deny\"\n",
     ),
+    (
+        "read-only-paths",
+        "extends = \"baseline\"\n\
+         paths.read_only = [\"/bin\", \"/srv/ro\", \"/srv/above/ro\", \"/srv/new/conf\"]\n\
+         paths.allow = [\"/srv/ro/rw\"]\n",
+    ),
+    (
+        "blocked-paths",
+        "extends = \"baseline\"\n\
+         paths.deny = [\"/srv/secret\", \"/srv/probe\"]\n\
+         paths.allow = [\"/srv/secret/public\"]\n",
+    ),
+    (
+        "default-deny-paths",
+        "extends = \"baseline\"\n\
+         paths.default = \"deny\"\n\
+         paths.allow = [\"/proc\", \"/dev\", \"/tmp\", \"/srv/in\"]\n\
+         paths.read_only = [\"/bin\", \"/etc\"]\n\
+         paths.deny = [\"/srv/in/secret\"]\n",
+    ),
+    (
+        "audited-paths",
+        "extends = \"baseline\"\n\
+         mode = \"audit\"\n\
+         paths.read_only = [\"/srv/ro\"]\n\
+         paths.deny = [\"/srv/secret\"]\n",
+    ),
     ("allow-family", "extends = \"baseline\"\nnetwork.families = [\"xdp\"]\n"),
 ];

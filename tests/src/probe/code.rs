@@ -20,8 +20,11 @@ use nix::{
     },
 };
 
-use super::{Failure, Outcome, Step as _, files::open_read};
-use crate::sys::code;
+use super::{
+    Failure, Outcome, Step as _,
+    files::{c_path, open_read},
+};
+use crate::sys::{self, code};
 
 /// A program that takes any name.
 const PROGRAM: &str = "/bin/busybox";
@@ -34,6 +37,7 @@ pub(super) fn verb(verb: &str, args: &[&str]) -> Option<Outcome> {
             .prepare("open")
             .and_then(|file| run(&format!("/proc/self/fd/{}", file.as_raw_fd()))),
         ("run-renamed", [from, to]) => renamed(from, to),
+        ("run-exchanged", [one, other]) => exchanged(one, other),
         ("run-linked", [from, to]) => {
             let _ = fs::remove_file(to);
             fs::hard_link(from, to).step("link").and_then(|()| run(to))
@@ -98,6 +102,15 @@ fn renamed(from: &str, to: &str) -> Outcome {
     let program = if target.is_dir() { target.join("true") } else { target.to_owned() };
     let outcome = run(&program.to_string_lossy());
     fs::rename(to, from).prepare(&format!("rename {} back", leaf.display()))?;
+    outcome
+}
+
+/// `RENAME_EXCHANGE`, and runs the first under the second one's name.
+fn exchanged(one: &str, other: &str) -> Outcome {
+    let (from, to) = (c_path(other)?, c_path(one)?);
+    sys::exchange(&from, &to).step("renameat2")?;
+    let outcome = run(other);
+    sys::exchange(&from, &to).prepare("renameat2 back")?;
     outcome
 }
 

@@ -78,12 +78,14 @@ fn deny(context: &Context) -> Result<()> {
         Attack::denied("protect", "protect /srv/tools/true", EXEC),
         Attack::denied("rename", "run-renamed /srv/tools/true /srv/moved", RENAME),
         Attack::denied("rename-above", "run-renamed /srv/tools /srv/toys", RENAME),
+        Attack::denied("exchange", "run-exchanged /srv/tools/true /srv/true", RENAME),
         Attack::denied("link", "run-linked /srv/tools/true /srv/linked", RENAME),
         Attack::ordinary("other", "run /srv/true"),
         Attack::ordinary("other-map", "map /srv/true"),
         Attack::ordinary("memory", "generate"),
         Attack::ordinary("memfd", "run-memfd"),
         Attack::ordinary("other-rename", "rename-there-and-back /srv/true /srv/moved"),
+        Attack::ordinary("rename-within", "rename-there-and-back /srv/tools/maps /srv/tools/moved"),
     ];
     attack_under(
         context,
@@ -143,6 +145,7 @@ fn drift(context: &Context) -> Result<()> {
         Attack::denied("volume", "run-copy /srv/new", DRIFT),
         Attack::denied("rename", "run-copy-renamed /srv/new /srv/newer", DRIFT),
         Attack::denied("append", "run-appended /srv/tools/grows", DRIFT),
+        Attack::denied("exchange", "run-exchanged /srv/tools/true /srv/true", RENAME),
         Attack::denied("link", "run-linked /srv/tools/grows /srv/grown", DRIFT),
         Attack::denied("dated", "run-dated /srv/dated", DRIFT),
         Attack::denied("mapped", "run-mapped /srv/tools/maps", DRIFT),

@@ -262,11 +262,11 @@ fn var_run(context: &Context) -> Result<()> {
 }
 
 /// An overlay mount of the image; unmounted when dropped.
-struct Overlay(PathBuf);
+pub(super) struct Overlay(PathBuf);
 
 impl Overlay {
     /// `None` on a kernel that has no overlayfs.
-    fn new(context: &Context) -> Result<Option<Self>> {
+    pub(super) fn new(context: &Context) -> Result<Option<Self>> {
         let scratch = context.scratch();
         let [upper, work, merged] =
             ["upper", "work", "merged"].map(|name| scratch.join("overlay").join(name));

@@ -38,11 +38,20 @@ pub(crate) enum Opened {
 /// Opens `path` for reading by `IORING_OP_OPENAT`; `forced` makes a kernel worker thread do it
 /// (`IOSQE_ASYNC`).
 pub(crate) fn open(path: &CStr, forced: bool) -> Opened {
+    open_with(path, libc::O_RDONLY, forced)
+}
+
+/// Opens `path` for writing.
+pub(crate) fn open_for_writing(path: &CStr) -> Opened {
+    open_with(path, libc::O_WRONLY, false)
+}
+
+fn open_with(path: &CStr, access: libc::c_int, forced: bool) -> Opened {
     let mut params = [0_u32; PARAMS_WORDS];
     // SAFETY: `params` has the size of `struct io_uring_params` and lives across the call.
     let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, params.as_mut_ptr()) };
     match super::owned(fd) {
-        Ok(ring) => Opened::Done(submit(&ring, &params, path, forced)),
+        Ok(ring) => Opened::Done(submit(&ring, &params, path, access, forced)),
         Err(errno) => Opened::Unavailable(errno),
     }
 }
@@ -75,6 +84,7 @@ fn submit(
     ring: &OwnedFd,
     params: &[u32; PARAMS_WORDS],
     path: &CStr,
+    access: libc::c_int,
     forced: bool,
 ) -> nix::Result<OwnedFd> {
     let submissions = map(ring, 0)?;
@@ -85,7 +95,7 @@ fn submit(
     let opcode = 18_u64;
     let flags: u64 = if forced { 1 << 4 } else { 0 };
     let cwd = u64::from(libc::AT_FDCWD.cast_unsigned());
-    let open_flags = (libc::O_RDONLY | libc::O_CLOEXEC).cast_unsigned();
+    let open_flags = (access | libc::O_CLOEXEC).cast_unsigned();
     let entry: [u64; SQE_WORDS] = [
         opcode | flags << 8 | cwd << 32,
         0,

@@ -1,0 +1,246 @@
+//! What changes a file, a directory or their names without opening them.
+
+use lockc_common::{InodeKey, Operation, PathVerdict, PathsBelow, PolicyFlags, State};
+
+use crate::{
+    Answer,
+    container::Subject,
+    hooks::code,
+    kernel::{
+        Dentry, File, Location, MountOwner, Path, Task, changed_attributes, is_mount_of,
+        mount_owner,
+    },
+    maps::{LABELS, RUNTIME_FILES},
+    path,
+    report::Object,
+};
+
+/// What stays where it is: a path that rules keep, and the directories above it.
+const KEPT: u32 = PathsBelow::DENIED | PathsBelow::READ_ONLY;
+
+#[inline(always)]
+pub(crate) fn is_runtime_file(key: InodeKey) -> bool {
+    // SAFETY: only asked whether it is there.
+    unsafe { RUNTIME_FILES.get(&key) }.is_some()
+}
+
+#[inline(always)]
+fn protect_runtime(subject: &Subject, inode: Option<InodeKey>, at: Location) -> Answer {
+    if subject.wants(PolicyFlags::RUNTIME_FILES) && inode.is_some_and(is_runtime_file) {
+        return subject.deny(Operation::RuntimeFile, Object::At(at));
+    }
+    Answer::Allow
+}
+
+/// Denies to change what rules keep as it is, or a directory above something that `below` says of.
+#[inline(always)]
+fn keep(subject: &Subject, operation: Operation, at: Location, below: u32) -> Answer {
+    if !subject.wants(PolicyFlags::PATHS) || matches!(mount_owner(at.mount), MountOwner::Internal) {
+        return Answer::Allow;
+    }
+    let Ok(path) = path::build(at, subject.label) else {
+        return subject.deny(operation, Object::Number(0));
+    };
+    if path.verdict(subject.rules) != PathVerdict::Allow as u32
+        || (below != 0 && path.below(subject.rules) & below != 0)
+    {
+        return subject.deny(operation, Object::Built(&path));
+    }
+    Answer::Allow
+}
+
+#[inline(always)]
+fn entry(dir: Path, name: Dentry) -> Location {
+    Location { mount: dir.location().mount, dentry: name.address() }
+}
+
+/// Mode and owner, by name or by descriptor.
+#[inline(always)]
+pub(crate) fn attributes(path: Path) -> Answer {
+    let Some(subject) = Subject::current() else {
+        return Answer::Allow;
+    };
+    keep(&subject, Operation::Change, path.location(), 0)
+}
+
+/// A new entry: a directory, a link, a device, a FIFO, a socket, or a file that is going to be opened.
+#[inline(always)]
+pub(crate) fn make(dir: Path, name: Dentry) -> Answer {
+    let Some(subject) = Subject::current() else {
+        return Answer::Allow;
+    };
+    keep(&subject, Operation::Change, entry(dir, name), 0)
+}
+
+/// Removing a directory.
+#[inline(always)]
+pub(crate) fn remove_directory(dir: Path, victim: Dentry) -> Answer {
+    let Some(subject) = Subject::current() else {
+        return Answer::Allow;
+    };
+    keep(&subject, Operation::Change, entry(dir, victim), 0)
+}
+
+/// `truncate(2)` needs no open.
+#[inline(always)]
+pub(crate) fn truncate(path: Path) -> Answer {
+    let Some(subject) = Subject::current() else {
+        return Answer::Allow;
+    };
+    let at = path.location();
+    let answer = protect_runtime(&subject, path.inode(), at);
+    if answer != Answer::Allow {
+        return answer;
+    }
+    keep(&subject, Operation::Change, at, 0)
+}
+
+/// `ftruncate(2)`, of what was opened before the task was contained. Before 6.2 it came to [`truncate`].
+#[inline(always)]
+pub(crate) fn truncate_open(file: File) -> Answer {
+    let Some(subject) = Subject::current() else {
+        return Answer::Allow;
+    };
+    protect_runtime(&subject, Some(file.inode().key()), file.location())
+}
+
+/// Removing a runtime binary makes room for another one.
+#[inline(always)]
+pub(crate) fn unlink(dir: Path, victim: Dentry) -> Answer {
+    let Some(subject) = Subject::current() else {
+        return Answer::Allow;
+    };
+    let at = entry(dir, victim);
+    let answer = protect_runtime(&subject, victim.inode(), at);
+    if answer != Answer::Allow {
+        return answer;
+    }
+    keep(&subject, Operation::Change, at, 0)
+}
+
+/// A rename may replace a runtime binary, or carry a path away under another name: then the path itself, and every
+/// directory above it, stays where it is.
+#[inline(always)]
+pub(crate) fn rename(
+    old_dir: Path,
+    victim: Dentry,
+    new_dir: Path,
+    replaced: Dentry,
+    exchange: bool,
+) -> Answer {
+    let Some(subject) = Subject::current() else {
+        return Answer::Allow;
+    };
+    let answer =
+        renamed_program(&subject, entry(old_dir, victim), entry(new_dir, replaced), exchange);
+    if answer != Answer::Allow {
+        return answer;
+    }
+    let at = entry(old_dir, victim);
+    let answer = protect_runtime(&subject, victim.inode(), at);
+    if answer != Answer::Allow {
+        return answer;
+    }
+    let answer = keep(&subject, Operation::Rename, at, KEPT);
+    if answer != Answer::Allow {
+        return answer;
+    }
+    let inode = replaced.inode();
+    // What is there is replaced, or, by RENAME_EXCHANGE, carried away in turn: since 5.19 the hook
+    // is called once for both (security_path_rename, security/security.c).
+    let at = entry(new_dir, replaced);
+    let answer = protect_runtime(&subject, inode, at);
+    if answer != Answer::Allow {
+        return answer;
+    }
+    // A new directory above may bring along what is to be read there; to what cannot be read it adds nothing.
+    let below = if inode.is_none() { PathsBelow::READ_ONLY } else { KEPT };
+    keep(&subject, Operation::Rename, at, below)
+}
+
+#[inline(always)]
+fn renamed_program(subject: &Subject, from: Location, to: Location, exchange: bool) -> Answer {
+    let answer = code::moved(subject, from, to);
+    if answer != Answer::Allow || !exchange {
+        return answer;
+    }
+    code::moved(subject, to, from)
+}
+
+/// A hard link would give a file, or a runtime binary, a second name.
+#[inline(always)]
+pub(crate) fn link(target: Dentry, dir: Path, name: Dentry) -> Answer {
+    let Some(subject) = Subject::current() else {
+        return Answer::Allow;
+    };
+    // Both are on one mount (`do_linkat`, fs/namei.c, 6.12).
+    let at = entry(dir, target);
+    let answer = protect_runtime(&subject, target.inode(), at);
+    if answer != Answer::Allow {
+        return answer;
+    }
+    let answer = code::moved(&subject, at, entry(dir, name));
+    if answer != Answer::Allow {
+        return answer;
+    }
+    let answer = keep(&subject, Operation::Rename, at, 0);
+    if answer != Answer::Allow {
+        return answer;
+    }
+    keep(&subject, Operation::Rename, entry(dir, name), 0)
+}
+
+/// `mnt_want_write` and `mnt_want_write_file` (fs/namespace.c, 6.12) have let the task change something on `mount`:
+/// what follows is told the dentry only.
+#[inline(always)]
+pub(crate) fn begin(mount: u64) {
+    if let Some(label) = LABELS.get(Task::current())
+        && label.state == State::Contained as u32
+    {
+        label.written_mnt = mount;
+    }
+}
+
+/// The change is over.
+#[inline(always)]
+pub(crate) fn end() {
+    if let Some(label) = LABELS.get(Task::current()) {
+        label.written_mnt = 0;
+    }
+}
+
+/// Times. What else `struct iattr` has, comes with a path to [`attributes`] or [`truncate`], or is part of a write.
+#[inline(always)]
+pub(crate) fn times(dentry: u64, wanted: u64) -> Answer {
+    // ATTR_MODE, _UID, _GID, _SIZE; _ATIME, _MTIME (include/linux/fs.h, 6.12).
+    const OTHER: u32 = 0xf;
+    const TIMES: u32 = 0x30;
+    let changed = changed_attributes(wanted);
+    if changed & TIMES == 0 || changed & OTHER != 0 {
+        return Answer::Allow;
+    }
+    extended(dentry)
+}
+
+/// Extended attributes and access control lists.
+#[inline(always)]
+pub(crate) fn extended(dentry: u64) -> Answer {
+    let Some(subject) = Subject::current() else {
+        return Answer::Allow;
+    };
+    if !subject.wants(PolicyFlags::PATHS) {
+        return Answer::Allow;
+    }
+    let mount = subject.label.written_mnt;
+    if mount == 0 {
+        // A file system that prepares its layers, or our program was not called: see docs/threat-model.md.
+        if Task::current().acts_for_another() {
+            return Answer::Allow;
+        }
+        return subject.deny(Operation::Change, Object::Number(0));
+    }
+    if !is_mount_of(mount, dentry) {
+        return Answer::Allow; // a layer of the file system that is changed, which was looked at before
+    }
+    keep(&subject, Operation::Change, Location { mount, dentry }, 0)
+}
