@@ -145,7 +145,6 @@ fn drift(context: &Context) -> Result<()> {
         Attack::denied("volume", "run-copy /srv/new", DRIFT),
         Attack::denied("rename", "run-copy-renamed /srv/new /srv/newer", DRIFT),
         Attack::denied("append", "run-appended /srv/tools/grows", DRIFT),
-        Attack::denied("exchange", "run-exchanged /srv/tools/true /srv/true", RENAME),
         Attack::denied("link", "run-linked /srv/tools/grows /srv/grown", DRIFT),
         Attack::denied("dated", "run-dated /srv/dated", DRIFT),
         Attack::denied("mapped", "run-mapped /srv/tools/maps", DRIFT),
