@@ -8,6 +8,7 @@
 
 mod files;
 mod host;
+mod identity;
 mod machine;
 mod mounts;
 mod network;
@@ -133,6 +134,7 @@ fn run(verb: &str, args: &[&str]) -> Outcome {
     [
         files::verb,
         host::verb,
+        identity::verb,
         machine::verb,
         mounts::verb,
         network::verb,

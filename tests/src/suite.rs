@@ -7,6 +7,7 @@ mod examples;
 mod explain;
 mod hooks;
 mod host;
+mod identity;
 mod input;
 mod instant;
 mod kernel;
@@ -23,7 +24,7 @@ mod token;
 use crate::harness::runner::Test;
 
 /// Groups of the small guest, in the order in which they run.
-const MICRO: [&[Test]; 18] = [
+const MICRO: [&[Test]; 19] = [
     ordinary::TESTS,
     stdio::TESTS,
     hooks::TESTS,
@@ -36,6 +37,7 @@ const MICRO: [&[Test]; 18] = [
     kernel::TESTS,
     machine::TESTS,
     network::TESTS,
+    identity::TESTS,
     runtime::TESTS,
     instant::TESTS,
     admission::TESTS,

@@ -39,7 +39,7 @@ const PINNED_MAPS: &[&str] = &[
 
 /// Hooks that not every kernel has. Where one is missing, another sees the same, or there is nothing to see:
 /// docs/kernel-support.md.
-const OPTIONAL_HOOKS: &[&str] = &["file_truncate"];
+const OPTIONAL_HOOKS: &[&str] = &["file_ioctl_compat", "file_truncate"];
 
 /// Why the programs are not in force.
 #[derive(Debug, Error)]

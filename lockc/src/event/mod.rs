@@ -44,6 +44,12 @@ pub fn operation_name(operation: u32) -> &'static str {
         (Operation::Connect, "connect"),
         (Operation::Bind, "bind"),
         (Operation::RuntimeSocket, "runtime-socket"),
+        (Operation::Root, "root"),
+        (Operation::UserNamespace, "user-namespace"),
+        (Operation::IoUring, "io-uring"),
+        (Operation::TerminalInput, "terminal-input"),
+        (Operation::Namespace, "namespace"),
+        (Operation::MachineCall, "machine-call"),
     ];
     NAMES.iter().find(|(known, _)| *known as u32 == operation).map_or("unknown", |(_, name)| name)
 }

@@ -15,4 +15,6 @@ pub(crate) const OWN: &[(&str, &str)] = &[
          network.allow = [\"127.0.0.1:7000\", \"0.0.0.0:7200\", \"127.6.0.0/16\"]\n",
     ),
     ("allow-family", "extends = \"baseline\"\nnetwork.families = [\"xdp\"]\n"),
+    ("non-root", "extends = \"baseline\"\nrun_as_non_root = true\n"),
+    ("confined", "extends = \"baseline\"\nuser_namespaces = \"deny\"\nio_uring = \"deny\"\n"),
 ];

@@ -38,13 +38,18 @@ pub(crate) enum Opened {
 /// Opens `path` for reading by `IORING_OP_OPENAT`; `forced` makes a kernel worker thread do it
 /// (`IOSQE_ASYNC`).
 pub(crate) fn open(path: &CStr, forced: bool) -> Opened {
+    match setup() {
+        Ok((ring, params)) => Opened::Done(submit(&ring, &params, path, forced)),
+        Err(errno) => Opened::Unavailable(errno),
+    }
+}
+
+/// A ring of one entry, and what the kernel says about it.
+pub(crate) fn setup() -> nix::Result<(OwnedFd, [u32; PARAMS_WORDS])> {
     let mut params = [0_u32; PARAMS_WORDS];
     // SAFETY: `params` has the size of `struct io_uring_params` and lives across the call.
     let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, params.as_mut_ptr()) };
-    match super::owned(fd) {
-        Ok(ring) => Opened::Done(submit(&ring, &params, path, forced)),
-        Err(errno) => Opened::Unavailable(errno),
-    }
+    Ok((super::owned(fd)?, params))
 }
 
 /// Maps `RING_BYTES` bytes of the ring at `offset`. The mapping lasts as long as the process.
