@@ -68,6 +68,18 @@ pub enum Operation {
     Drift = 28,
     /// A path that rules keep as it is was to be changed, made or removed without being opened.
     Change = 24,
+    /// A program was to run as root, or with capabilities of its file, or a task to become root.
+    Root = 40,
+    /// A user namespace was to be made.
+    UserNamespace = 41,
+    /// A ring (`io_uring_setup(2)`) was to be made.
+    IoUring = 42,
+    /// Something was to be typed into a terminal; the detail is the request.
+    TerminalInput = 43,
+    /// A namespace was to be joined; the detail is the number of the system call.
+    Namespace = 44,
+    /// A system call for the whole machine; the detail is its number.
+    MachineCall = 45,
 }
 
 /// What came of it.

@@ -30,6 +30,9 @@ impl LabelFlags {
     pub const UNREGISTERED: u32 = 1 << 3;
 }
 
+/// No user has this id (`INVALID_UID`, include/linux/uidgid.h, 6.12).
+pub const NO_USER: u32 = u32::MAX;
+
 /// A file that a task was given as standard input, output or error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -66,6 +69,11 @@ pub struct Label {
     /// Address of the `struct vfsmount` that the task is changing something on; 0 for none. Compared, and read for
     /// the path of what is changed.
     pub written_mnt: u64,
+    /// The machine's number of the user that is 0 in the container's user namespace, once contained;
+    /// [`NO_USER`] when there is none.
+    pub root_uid: u32,
+    /// How deep the container's user namespace is nested, once contained: 0 is the machine's.
+    pub user_level: u32,
 }
 
 /// Identity of an inode, captured by the kernel side so that it is right on every file system.

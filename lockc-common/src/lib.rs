@@ -6,6 +6,7 @@
 //! [`LAYOUT_VERSION`], which is part of the pin directory's name.
 #![no_std]
 
+pub mod call;
 pub mod engine;
 mod event;
 pub mod interface;
@@ -15,7 +16,7 @@ mod policy;
 mod registration;
 
 pub use event::{Counter, EVENT_PATH_LEN, Event, Operation, RATE_LIMIT, RATE_WINDOW_NS, Verdict};
-pub use label::{InodeKey, Label, LabelFlags, State, Stdio};
+pub use label::{InodeKey, Label, LabelFlags, NO_USER, State, Stdio};
 pub use network::{NetworkKey, NetworkVerdict};
 pub use policy::{
     EXEC_RULES, MAX_POLICIES, PATH_RULE_LEN, POLICY_NAME_LEN, PathKey, PathVerdict, PathsBelow,
@@ -51,7 +52,7 @@ assert_plain! {
     ContainerName => 8 + CONTAINER_ID_LEN,
     Event => 72 + EVENT_PATH_LEN,
     InodeKey => 16,
-    Label => 104,
+    Label => 112,
     NetworkKey => 24,
     PathKey => 256,
     Pending => 40,

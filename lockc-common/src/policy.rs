@@ -50,7 +50,18 @@ impl PolicyFlags {
     pub const DRIFT: u32 = 1 << 18;
     /// Those that are about executing.
     pub const CODE: u32 = Self::EXEC | Self::FILELESS | Self::DRIFT;
-    /// All that can be denied without a rule.
+    /// Deny becoming root: user 0 of the machine, or of the container's user namespace.
+    pub const ROOT: u32 = 1 << 22;
+    /// Deny making user namespaces, and joining those that lie in the container's own.
+    pub const USER_NAMESPACES: u32 = 1 << 23;
+    /// Deny making rings.
+    pub const IO_URING: u32 = 1 << 24;
+    /// Deny typing into terminals.
+    pub const TERMINAL_INPUT: u32 = 1 << 25;
+    /// Deny joining namespaces.
+    pub const NAMESPACES: u32 = 1 << 26;
+    /// All that can be denied without a rule, except for `ROOT`: of containers in which root is
+    /// expected that would leave nothing.
     pub const EVERYTHING: u32 = Self::FOREIGN_MOUNT
         | Self::KERNEL_LOG
         | Self::MOUNT
@@ -60,7 +71,11 @@ impl PolicyFlags {
         | Self::KERNEL_CALLS
         | Self::PROCESSES
         | Self::SOCKET_FAMILIES
-        | Self::RUNTIME_SOCKETS;
+        | Self::RUNTIME_SOCKETS
+        | Self::USER_NAMESPACES
+        | Self::IO_URING
+        | Self::TERMINAL_INPUT
+        | Self::NAMESPACES;
     /// Set in every policy that is installed.
     pub const INSTALLED: u32 = 1 << 31;
 }

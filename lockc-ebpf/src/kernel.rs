@@ -19,7 +19,9 @@ use aya_ebpf::{
     },
 };
 use lockc_common::{
-    InodeKey, engine,
+    InodeKey, NO_USER,
+    call::Abi,
+    engine,
     network::{Target, family},
 };
 
@@ -31,18 +33,21 @@ macro_rules! offsets {
 
 // The daemon's `bpf::layout` names the structure and field behind each of these.
 offsets! {
-    OFF_BPRM_FILE, OFF_DENTRY_INODE, OFF_DENTRY_NAME, OFF_DENTRY_NAME_LEN, OFF_DENTRY_PARENT, OFF_DENTRY_SB,
-    OFF_FDTABLE_FD, OFF_FDTABLE_MAX_FDS, OFF_FILES_FDT, OFF_FILE_FLAGS, OFF_FILE_INODE, OFF_FILE_MODE,
-    OFF_FILE_PATH, OFF_FS_PWD, OFF_FS_ROOT, OFF_IATTR_VALID, OFF_INODE_CTIME_NSEC,
-    OFF_INODE_CTIME_SEC, OFF_INODE_END, OFF_INODE_GENERATION, OFF_INODE_INO, OFF_INODE_MODE,
-    OFF_INODE_NLINK, OFF_INODE_RDEV, OFF_INODE_SB, OFF_MNTNS_SEQ, OFF_MOUNT_MNT,
+    OFF_BPRM_CRED, OFF_BPRM_FILE, OFF_CRED_CAP_PERMITTED, OFF_CRED_EUID, OFF_CRED_FSUID,
+    OFF_CRED_SUID, OFF_CRED_UID, OFF_CRED_USER_NS, OFF_DENTRY_INODE, OFF_DENTRY_NAME,
+    OFF_DENTRY_NAME_LEN, OFF_DENTRY_PARENT, OFF_DENTRY_SB, OFF_FDTABLE_FD, OFF_FDTABLE_MAX_FDS,
+    OFF_FILES_FDT, OFF_FILE_FLAGS, OFF_FILE_INODE, OFF_FILE_MODE, OFF_FILE_PATH, OFF_FS_PWD,
+    OFF_FS_ROOT, OFF_IATTR_VALID, OFF_IDMAP_EXTENT, OFF_IDMAP_EXTENTS, OFF_IDMAP_FORWARD,
+    OFF_INODE_CTIME_NSEC, OFF_INODE_CTIME_SEC, OFF_INODE_END, OFF_INODE_GENERATION, OFF_INODE_INO,
+    OFF_INODE_MODE, OFF_INODE_NLINK, OFF_INODE_RDEV, OFF_INODE_SB, OFF_MNTNS_SEQ, OFF_MOUNT_MNT,
     OFF_MOUNT_MOUNTPOINT, OFF_MOUNT_NS, OFF_MOUNT_PARENT, OFF_MSGHDR_NAME, OFF_NSPROXY_MNT,
     OFF_NSPROXY_PID, OFF_PATH_DENTRY, OFF_PATH_MNT, OFF_PIDNS_LEVEL, OFF_PT_REGS_SYSCALL,
-    OFF_SB_DEV, OFF_SB_MAGIC, OFF_SOCKET_SK, OFF_SOCK_FAMILY, OFF_SOCK_NUM, OFF_SOCK_RCV_SADDR,
-    OFF_SOCK_V6_RCV_SADDR, OFF_TASK_BPF_STORAGE, OFF_TASK_CRED, OFF_TASK_FILES, OFF_TASK_FS,
-    OFF_TASK_NSPROXY, OFF_TASK_REAL_CRED, OFF_TASK_START_BOOTTIME, OFF_TASK_TGID,
-    OFF_UNIX_ADDRESS_NAME, OFF_UNIX_SOCK_ADDR, OFF_UNIX_SOCK_PATH, OFF_VFSMOUNT_FLAGS,
-    OFF_VFSMOUNT_ROOT, OFF_VFSMOUNT_SB, OFF_VMA_FILE, OFF_VMA_FLAGS,
+    OFF_QSTR_NAME, OFF_SB_DEV, OFF_SB_MAGIC, OFF_SOCKET_SK, OFF_SOCK_FAMILY, OFF_SOCK_NUM,
+    OFF_SOCK_RCV_SADDR, OFF_SOCK_V6_RCV_SADDR, OFF_TASK_ABI, OFF_TASK_BPF_STORAGE, OFF_TASK_CRED,
+    OFF_TASK_FILES, OFF_TASK_FS, OFF_TASK_NSPROXY, OFF_TASK_REAL_CRED, OFF_TASK_START_BOOTTIME,
+    OFF_TASK_TGID, OFF_UNIX_ADDRESS_NAME, OFF_UNIX_SOCK_ADDR, OFF_UNIX_SOCK_PATH, OFF_USERNS_LEVEL,
+    OFF_USERNS_UID_MAP, OFF_VFSMOUNT_FLAGS, OFF_VFSMOUNT_ROOT, OFF_VFSMOUNT_SB, OFF_VMA_FILE,
+    OFF_VMA_FLAGS,
 }
 
 /// `FMODE_READ` and `FMODE_WRITE` (include/linux/fs.h): unchanged since 2.6.
@@ -111,6 +116,9 @@ pointer!(/** `struct dentry`, typed. */ Dentry);
 pointer!(/** `struct msghdr`, typed. */ Message);
 pointer!(/** `struct socket`, typed. */ Socket);
 pointer!(/** `struct vm_area_struct`, typed. */ MemoryArea);
+pointer!(/** `struct cred`, typed. */ Credentials);
+pointer!(/** `struct user_namespace`, typed. */ UserNamespace);
+pointer!(/** `struct qstr`, typed. */ Name);
 /// `struct sock`, typed.
 #[derive(Clone, Copy)]
 pub(crate) struct Sock(*const u8);
@@ -187,13 +195,29 @@ impl Task {
         load::<u64>(self.0, &OFF_TASK_CRED) != load::<u64>(self.0, &OFF_TASK_REAL_CRED)
     }
 
-    /// Number of the system call the task is in. The register is 64 bits on `x86_64` and 32 on
-    /// arm64; both are little-endian, and numbers are small.
+    /// Number of the system call the task is in, and by which table it is to be read. The register is 64 bits
+    /// on `x86_64` and 32 on arm64; both are little-endian, and numbers are small.
     #[inline(always)]
-    pub(crate) fn system_call(self) -> u32 {
+    pub(crate) fn system_call(self) -> (Abi, u32) {
         // SAFETY: a typed task.
         let registers = unsafe { bpf_task_pt_regs(self.as_ptr().cast()) };
-        read(registers.cast_unsigned() + OFF_PT_REGS_SYSCALL.load()).unwrap_or(0)
+        let number: u32 = read(registers.cast_unsigned() + OFF_PT_REGS_SYSCALL.load()).unwrap_or(0);
+        let flags: u32 = load(self.0, &OFF_TASK_ABI);
+        if cfg!(bpf_target_arch = "aarch64") {
+            const TIF_32BIT: u32 = 1 << 22; // arch/arm64/include/asm/thread_info.h, 6.12
+            (if flags & TIF_32BIT == 0 { Abi::Arm64 } else { Abi::Arm }, number)
+        } else {
+            const TS_COMPAT: u32 = 2; // arch/x86/include/asm/thread_info.h, 6.12
+            // Of the x32 table, which has the same numbers (`__X32_SYSCALL_BIT`, asm/unistd.h).
+            let number = number & !0x4000_0000;
+            (if flags & TS_COMPAT == 0 { Abi::X86_64 } else { Abi::I386 }, number)
+        }
+    }
+
+    /// The credentials that it acts with.
+    #[inline(always)]
+    pub(crate) fn credentials(self) -> Credentials {
+        Credentials(load(self.0, &OFF_TASK_CRED))
     }
 
     /// The task's root directory.
@@ -352,6 +376,83 @@ impl Bprm {
     #[inline(always)]
     pub(crate) fn file(self) -> File {
         File(load(self.0, &OFF_BPRM_FILE))
+    }
+
+    /// What the program will run with.
+    #[inline(always)]
+    pub(crate) fn credentials(self) -> Credentials {
+        Credentials(load(self.0, &OFF_BPRM_CRED))
+    }
+}
+
+impl Credentials {
+    /// Real, effective, saved and file system user, as the machine numbers them.
+    #[inline(always)]
+    pub(crate) fn users(self) -> [u32; 4] {
+        if self.0.is_null() {
+            return [0; 4]; // cannot be; root, then
+        }
+        [
+            load(self.0, &OFF_CRED_UID),
+            load(self.0, &OFF_CRED_EUID),
+            load(self.0, &OFF_CRED_SUID),
+            load(self.0, &OFF_CRED_FSUID),
+        ]
+    }
+
+    /// Permitted capabilities, by their numbers.
+    #[inline(always)]
+    pub(crate) fn permitted(self) -> u64 {
+        if self.0.is_null() { 0 } else { load(self.0, &OFF_CRED_CAP_PERMITTED) }
+    }
+
+    /// The user namespace that they are from.
+    #[inline(always)]
+    pub(crate) fn namespace(self) -> UserNamespace {
+        if self.0.is_null() {
+            return UserNamespace(core::ptr::null());
+        }
+        UserNamespace(load(self.0, &OFF_CRED_USER_NS))
+    }
+}
+
+impl UserNamespace {
+    /// How deep it is nested: 0 is the machine's.
+    #[inline(always)]
+    pub(crate) fn level(self) -> u32 {
+        if self.0.is_null() { 0 } else { load(self.0, &OFF_USERNS_LEVEL) }
+    }
+
+    /// What its user 0 is on the machine: [`NO_USER`] for none, `None` if it cannot be read. The map holds numbers
+    /// of the machine (`map_write`, `kernel/user_namespace.c`, 6.12).
+    #[inline(always)]
+    pub(crate) fn root(self) -> Option<u32> {
+        const INLINE: u32 = 5; // UID_GID_MAP_MAX_BASE_EXTENTS, include/linux/user_namespace.h, 6.12
+        const EXTENT: u64 = 12; // `struct uid_gid_extent`: first, lower_first, count
+        let map = self.0 as u64 + OFF_USERNS_UID_MAP.load();
+        let count: u32 = read(map + OFF_IDMAP_EXTENTS.load())?;
+        if count > INLINE {
+            // Sorted by `first` (`sort_idmaps`).
+            let extents: u64 = read(map + OFF_IDMAP_FORWARD.load())?;
+            let [first, lower]: [u32; 2] = read(extents)?;
+            return Some(if first == 0 { lower } else { NO_USER });
+        }
+        let extents = map + OFF_IDMAP_EXTENT.load();
+        for index in 0..INLINE {
+            let [first, lower]: [u32; 2] = read(extents + EXTENT * u64::from(index))?;
+            if index < count && first == 0 {
+                return Some(lower);
+            }
+        }
+        Some(NO_USER)
+    }
+}
+
+impl Name {
+    /// Its first eight bytes: names have at least as many, with what follows them. `None` if they cannot be read.
+    #[inline(always)]
+    pub(crate) fn start(self) -> Option<u64> {
+        read(load(self.0, &OFF_QSTR_NAME))
     }
 }
 

@@ -45,7 +45,9 @@ use aya_ebpf::{
     programs::{FExitContext, LsmContext, ProbeContext},
 };
 
-use crate::kernel::{Bprm, Dentry, File, MemoryArea, Message, Path, Socket, Task};
+use crate::kernel::{
+    Bprm, Credentials, Dentry, File, MemoryArea, Message, Name, Path, Socket, Task, UserNamespace,
+};
 
 /// `-EPERM`, from frozen read-only data: the verifier must see a value within
 /// [-4095, 0], and a literal is folded into arithmetic whose range it cannot see.
@@ -110,6 +112,36 @@ fn mmap_file(ctx: LsmContext) -> i32 {
 #[lsm(hook = "file_mprotect")]
 fn file_mprotect(ctx: LsmContext) -> i32 {
     hooks::code::protect(MemoryArea::new(ctx.arg(0)), ctx.arg(2)).errno()
+}
+
+#[lsm(hook = "bprm_creds_from_file")]
+fn bprm_creds_from_file(ctx: LsmContext) -> i32 {
+    hooks::identity::exec(Bprm::new(ctx.arg(0))).errno()
+}
+
+#[lsm(hook = "task_fix_setuid")]
+fn task_fix_setuid(ctx: LsmContext) -> i32 {
+    hooks::identity::set_user(Credentials::new(ctx.arg(0)), Credentials::new(ctx.arg(1))).errno()
+}
+
+#[lsm(hook = "userns_create")]
+fn userns_create(_ctx: LsmContext) -> i32 {
+    hooks::namespace::create_user().errno()
+}
+
+#[lsm(hook = "inode_init_security_anon")]
+fn inode_init_security_anon(ctx: LsmContext) -> i32 {
+    hooks::uring::create(Name::new(ctx.arg(1))).errno()
+}
+
+#[lsm(hook = "file_ioctl")]
+fn file_ioctl(ctx: LsmContext) -> i32 {
+    hooks::terminal::control(ctx.arg::<u32>(1)).errno()
+}
+
+#[lsm(hook = "file_ioctl_compat")]
+fn file_ioctl_compat(ctx: LsmContext) -> i32 {
+    hooks::terminal::control(ctx.arg::<u32>(1)).errno()
 }
 
 #[lsm(hook = "task_alloc")]
@@ -261,7 +293,8 @@ fn move_mount(ctx: LsmContext) -> i32 {
 #[lsm(hook = "capable")]
 fn capable(ctx: LsmContext) -> i32 {
     const NO_AUDIT: u32 = 2; // CAP_OPT_NOAUDIT
-    hooks::kernel_call::capable(ctx.arg::<u32>(2), ctx.arg::<u32>(3) & NO_AUDIT != 0).errno()
+    let quiet = ctx.arg::<u32>(3) & NO_AUDIT != 0;
+    hooks::kernel_call::capable(UserNamespace::new(ctx.arg(1)), ctx.arg(2), quiet).errno()
 }
 
 #[lsm(hook = "bpf")]

@@ -10,6 +10,7 @@ mod changes;
 mod code;
 mod files;
 mod host;
+mod identity;
 mod machine;
 mod mounts;
 mod network;
@@ -137,6 +138,7 @@ fn run(verb: &str, args: &[&str]) -> Outcome {
         changes::verb,
         files::verb,
         host::verb,
+        identity::verb,
         machine::verb,
         mounts::verb,
         network::verb,

@@ -9,6 +9,7 @@ mod explain;
 mod files;
 mod hooks;
 mod host;
+mod identity;
 mod input;
 mod instant;
 mod kernel;
@@ -25,7 +26,7 @@ mod token;
 use crate::harness::runner::Test;
 
 /// Groups of the small guest, in the order in which they run.
-const MICRO: [&[Test]; 20] = [
+const MICRO: [&[Test]; 21] = [
     ordinary::TESTS,
     stdio::TESTS,
     hooks::TESTS,
@@ -40,6 +41,7 @@ const MICRO: [&[Test]; 20] = [
     machine::TESTS,
     network::TESTS,
     exec::TESTS,
+    identity::TESTS,
     runtime::TESTS,
     instant::TESTS,
     admission::TESTS,

@@ -9,7 +9,7 @@ use lockc_common::{
 use crate::{
     Answer,
     container::{self, Subject},
-    hooks::{file::first_program, foreign::is_foreign},
+    hooks::{file::first_program, foreign::is_foreign, identity},
     kernel::{Bprm, File, Step, Task, dentry_key_at, open_file, read},
     maps::{LABELS, MOUNT_NAMESPACES, PENDING, RUNTIME_FILES, RUNTIME_NAMES},
     report::{self, Object},
@@ -283,6 +283,8 @@ fn contain(task: Task, label: &mut Label, namespace: u64) {
     label.root_mnt = root.mount;
     label.root_dentry = root.dentry;
     label.stdio = [stdio(task, 0), stdio(task, 1), stdio(task, 2)];
+    label.root_uid = identity::root_of(task);
+    label.user_level = task.credentials().namespace().level();
     label.state = State::Contained as u32;
 }
 

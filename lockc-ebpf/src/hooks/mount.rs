@@ -2,12 +2,7 @@
 
 use lockc_common::{Operation, PolicyFlags};
 
-use crate::{
-    Answer,
-    container::Subject,
-    kernel::{Path, Task},
-    report::Object,
-};
+use crate::{Answer, container::Subject, kernel::Path, report::Object};
 
 // Numbers for the event: which hook refused.
 const UMOUNT: u32 = 1;
@@ -59,28 +54,17 @@ pub(crate) fn move_mount(target: Path) -> Answer {
 /// the others are refused before the kernel has parsed anything (CVE-2022-0185 was in
 /// `fsconfig(2)`). Each asks for the capability by `may_mount`, fs/namespace.c.
 #[inline(always)]
-pub(crate) fn capable(capability: u32) -> Answer {
-    const CAP_SYS_ADMIN: u32 = 21;
-    if capability != CAP_SYS_ADMIN {
-        return Answer::Allow;
-    }
-    let Some(subject) = Subject::current() else {
-        return Answer::Allow;
-    };
+pub(crate) fn call(subject: &Subject, number: u32) -> Answer {
     if !subject.wants(PolicyFlags::MOUNT) {
         return Answer::Allow;
     }
-    let call = Task::current().system_call();
-    if !is_mount_call(call) {
-        return Answer::Allow;
-    }
-    subject.deny(Operation::Mount, Object::Number(call))
+    subject.deny(Operation::Mount, Object::Number(number))
 }
 
 /// The new mount API; the numbers are the same on every architecture
 /// (include/uapi/asm-generic/unistd.h, 6.12; `open_tree_attr` is newer).
 #[inline(always)]
-fn is_mount_call(number: u32) -> bool {
+pub(crate) fn is_call(number: u32) -> bool {
     const OPEN_TREE: u32 = 428;
     const FSPICK: u32 = 433;
     const MOUNT_SETATTR: u32 = 442;

@@ -28,7 +28,14 @@ const fn field(
 /// Every field is required: without one of them a check would be missing, so lockc refuses to
 /// start and names it.
 pub const FIELDS: &[Field] = &[
+    field("OFF_BPRM_CRED", &[("linux_binprm", "cred")], 8),
     field("OFF_BPRM_FILE", &[("linux_binprm", "file")], 8),
+    field("OFF_CRED_CAP_PERMITTED", &[("cred", "cap_permitted")], 8),
+    field("OFF_CRED_EUID", &[("cred", "euid")], 4),
+    field("OFF_CRED_FSUID", &[("cred", "fsuid")], 4),
+    field("OFF_CRED_SUID", &[("cred", "suid")], 4),
+    field("OFF_CRED_UID", &[("cred", "uid")], 4),
+    field("OFF_CRED_USER_NS", &[("cred", "user_ns")], 8),
     field("OFF_DENTRY_INODE", &[("dentry", "d_inode")], 8),
     field("OFF_DENTRY_NAME", &[("dentry", "d_name.name")], 8),
     field("OFF_DENTRY_NAME_LEN", &[("dentry", "d_name.len")], 4),
@@ -56,6 +63,9 @@ pub const FIELDS: &[Field] = &[
     ),
     field("OFF_INODE_END", &[("inode", "")], 0),
     field("OFF_IATTR_VALID", &[("iattr", "ia_valid")], 4),
+    field("OFF_IDMAP_EXTENT", &[("uid_gid_map", "extent")], 60),
+    field("OFF_IDMAP_EXTENTS", &[("uid_gid_map", "nr_extents")], 4),
+    field("OFF_IDMAP_FORWARD", &[("uid_gid_map", "forward")], 8),
     field("OFF_INODE_GENERATION", &[("inode", "i_generation")], 4),
     field("OFF_INODE_INO", &[("inode", "i_ino")], 8),
     field("OFF_INODE_MODE", &[("inode", "i_mode")], 2),
@@ -76,6 +86,7 @@ pub const FIELDS: &[Field] = &[
     field("OFF_PIDNS_LEVEL", &[("pid_namespace", "level")], 4),
     // x86_64 and arm64. On arm64 the register is half as wide; the programs read what both have.
     field("OFF_PT_REGS_SYSCALL", &[("pt_regs", "orig_ax"), ("pt_regs", "syscallno")], 0),
+    field("OFF_QSTR_NAME", &[("qstr", "name")], 8),
     field("OFF_SB_DEV", &[("super_block", "s_dev")], 4),
     field("OFF_SB_MAGIC", &[("super_block", "s_magic")], 8),
     field("OFF_SOCKET_SK", &[("socket", "sk")], 8),
@@ -83,6 +94,12 @@ pub const FIELDS: &[Field] = &[
     field("OFF_SOCK_NUM", &[("sock", "__sk_common.skc_num")], 2),
     field("OFF_SOCK_RCV_SADDR", &[("sock", "__sk_common.skc_rcv_saddr")], 4),
     field("OFF_SOCK_V6_RCV_SADDR", &[("sock", "__sk_common.skc_v6_rcv_saddr")], 16),
+    // x86_64 and arm64: flags, of which one tells a system call of a 32-bit program. As above.
+    field(
+        "OFF_TASK_ABI",
+        &[("task_struct", "thread_info.status"), ("task_struct", "thread_info.flags")],
+        0,
+    ),
     field("OFF_TASK_BPF_STORAGE", &[("task_struct", "bpf_storage")], 8),
     field("OFF_TASK_CRED", &[("task_struct", "cred")], 8),
     field("OFF_TASK_FILES", &[("task_struct", "files")], 8),
@@ -94,6 +111,8 @@ pub const FIELDS: &[Field] = &[
     field("OFF_UNIX_ADDRESS_NAME", &[("unix_address", "name")], 0),
     field("OFF_UNIX_SOCK_ADDR", &[("unix_sock", "addr")], 8),
     field("OFF_UNIX_SOCK_PATH", &[("unix_sock", "path")], 16),
+    field("OFF_USERNS_LEVEL", &[("user_namespace", "level")], 4),
+    field("OFF_USERNS_UID_MAP", &[("user_namespace", "uid_map")], 0),
     field("OFF_VFSMOUNT_FLAGS", &[("vfsmount", "mnt_flags")], 4),
     field("OFF_VFSMOUNT_ROOT", &[("vfsmount", "mnt_root")], 8),
     field("OFF_VMA_FILE", &[("vm_area_struct", "vm_file")], 8),

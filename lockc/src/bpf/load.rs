@@ -41,7 +41,8 @@ const PINNED_MAPS: &[&str] = &[
 
 /// Hooks that not every kernel has. Where one is missing, another sees the same, or there is nothing to see:
 /// docs/kernel-support.md.
-const OPTIONAL_HOOKS: &[&str] = &["file_truncate", "inode_remove_acl", "inode_set_acl"];
+const OPTIONAL_HOOKS: &[&str] =
+    &["file_ioctl_compat", "file_truncate", "inode_remove_acl", "inode_set_acl"];
 
 /// Why the programs are not in force.
 #[derive(Debug, Error)]

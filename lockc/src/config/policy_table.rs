@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
+use lockc_common::PolicyFlags;
 use toml::de::DeTable;
 
 use super::{MAX_RULES_PER_POLICY, Problem, problem::suggest, read::MODES, reader::Reader};
@@ -11,8 +12,22 @@ use crate::policy::{
 };
 
 /// Keys of a policy.
-const KEYS: &[&str] =
-    &["extends", "mode", "run_as_non_root", "paths", "host_paths", "network", "exec", "admission"];
+const KEYS: &[&str] = &[
+    "extends",
+    "mode",
+    "run_as_non_root",
+    "user_namespaces",
+    "io_uring",
+    "paths",
+    "host_paths",
+    "network",
+    "exec",
+    "admission",
+];
+
+/// Keys that allow or deny what [`PolicyFlags`] stands for.
+const OPERATIONS: [(&str, u32); 2] =
+    [("user_namespaces", PolicyFlags::USER_NAMESPACES), ("io_uring", PolicyFlags::IO_URING)];
 
 /// Allowed or denied.
 const ACCESS: [(&str, Access); 2] = [("allow", Access::Allow), ("deny", Access::Deny)];
@@ -37,6 +52,11 @@ impl Reader {
         self.check_keys(table, &format!("policy.{}", policy.name), KEYS);
         if let Some(mode) = self.choice(table, "mode", &MODES) {
             policy.mode = Some(mode);
+        }
+        for (key, flag) in OPERATIONS {
+            if let Some(access) = self.choice(table, key, &ACCESS) {
+                policy.set_access(flag, access);
+            }
         }
         if let Some(paths) = self.table(table, "paths") {
             self.paths(paths, policy);

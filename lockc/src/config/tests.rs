@@ -141,12 +141,15 @@ fn every_key_of_a_policy_counts() {
         extends = "kiosk"
         paths.deny = ["/etc/ssl/**"]
         paths.allow = ["/run/secrets/kubernetes.io/**"]
+        io_uring = "deny"
         network.deny = ["10.0.0.0/8"]
 
         [policy.kiosk]
         extends = "baseline"
         mode = "audit"
         run_as_non_root = true
+        user_namespaces = "allow"
+        io_uring = "allow"
         paths.deny = ["/root/**", "/a"]
         paths.read_only = ["/etc/**"]
         paths.allow = ["/a/b"]
@@ -178,6 +181,7 @@ fn every_key_of_a_policy_counts() {
     let endpoint = |text: &str| text.parse::<Endpoint>().unwrap();
     assert_eq!((kiosk.base, kiosk.mode), (Level::Baseline, Some(Mode::Audit)));
     assert!(kiosk.run_as_non_root());
+    assert_eq!((kiosk.user_namespaces(), kiosk.io_uring()), (Access::Allow, Access::Allow));
     for (path, verdict) in [
         ("/root/x", Verdict::Deny),
         ("/a", Verdict::Deny),
@@ -210,6 +214,7 @@ fn every_key_of_a_policy_counts() {
     // Inherited, added to, replaced.
     let child = &config.policies["child"];
     assert_eq!((child.base, child.mode), (Level::Baseline, Some(Mode::Audit)));
+    assert_eq!((child.user_namespaces(), child.io_uring()), (Access::Allow, Access::Deny));
     assert_eq!(child.network.deny.len(), 2);
     assert_eq!(child.paths.verdict(&rule("/run/secrets/kubernetes.io")), Verdict::Allow);
     assert_eq!(child.paths.verdict(&rule("/etc/ssl")), Verdict::Deny);

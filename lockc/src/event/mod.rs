@@ -48,6 +48,12 @@ pub fn operation_name(operation: u32) -> &'static str {
         (Operation::Fileless, "fileless"),
         (Operation::Drift, "drift"),
         (Operation::Change, "change"),
+        (Operation::Root, "root"),
+        (Operation::UserNamespace, "user-namespace"),
+        (Operation::IoUring, "io-uring"),
+        (Operation::TerminalInput, "terminal-input"),
+        (Operation::Namespace, "namespace"),
+        (Operation::MachineCall, "machine-call"),
     ];
     NAMES.iter().find(|(known, _)| *known as u32 == operation).map_or("unknown", |(_, name)| name)
 }

@@ -100,6 +100,7 @@ mod tests {
             ("paths", |p, rule| p.paths.insert(rule("/x"), Verdict::Deny)),
             ("read-only", |p, rule| p.paths.insert(rule("/x"), Verdict::ReadOnly)),
             ("default", |p, _| p.paths.default = Access::Deny),
+            ("root", |p, _| p.admission.set(Control::RunAsNonRoot, Handling::Enforce)),
             ("host paths", |p, rule| p.host_paths.push(rule("/x"))),
             ("network mode", |p, _| p.network.mode = NetworkMode::None),
             ("network deny", |p, _| p.network.deny.push("10.0.0.0/8".parse().unwrap())),
@@ -121,6 +122,10 @@ mod tests {
             ("path", |p, rule| {
                 p.paths.insert(rule("/run/secrets/kubernetes.io/x"), Verdict::Allow);
             }),
+            ("user namespaces", |p, _| {
+                p.set_access(PolicyFlags::USER_NAMESPACES, Access::Allow);
+            }),
+            ("io_uring", |p, _| p.set_access(PolicyFlags::IO_URING, Access::Allow)),
             ("capability", |p, _| p.admission.capabilities.push("CAP_NET_ADMIN".into())),
             ("host path", |p, _| p.admission.host_paths.push("/srv".into())),
             ("family", |p, _| p.network.families.extend(Family::named("can"))),

@@ -145,7 +145,29 @@ impl Policy {
         }
     }
 
-    /// Whether containers that would start as user id 0 do not start.
+    /// Whether making user namespaces is possible.
+    pub fn user_namespaces(&self) -> Access {
+        self.access(PolicyFlags::USER_NAMESPACES)
+    }
+
+    /// Whether rings (`io_uring_setup(2)`) can be made.
+    pub fn io_uring(&self) -> Access {
+        self.access(PolicyFlags::IO_URING)
+    }
+
+    fn access(&self, flag: u32) -> Access {
+        if self.denials.0 & flag == 0 { Access::Allow } else { Access::Deny }
+    }
+
+    /// Allows or denies the operations of `flag`.
+    pub fn set_access(&mut self, flag: u32, access: Access) {
+        match access {
+            Access::Allow => self.denials.0 &= !flag,
+            Access::Deny => self.denials.0 |= flag,
+        }
+    }
+
+    /// Whether containers that would start as user id 0 do not start, and nobody becomes it later.
     pub fn run_as_non_root(&self) -> bool {
         self.admission.handling(Control::RunAsNonRoot) == Handling::Enforce
     }
@@ -177,6 +199,9 @@ impl Policy {
         // Whoever does not mind that a bundle asks for such a socket wants it to be of use.
         if self.admission.handling(Control::RuntimeSockets) == Handling::Off {
             denied.0 &= !PolicyFlags::RUNTIME_SOCKETS;
+        }
+        if self.run_as_non_root() {
+            denied.0 |= PolicyFlags::ROOT;
         }
         denied
     }
@@ -243,6 +268,19 @@ mod tests {
         let nothing = Policy::built_in(Level::Privileged).kernel_rules(Mode::Enforce);
         let (paths, exec, network) = (Vec::new(), Vec::new(), Vec::new());
         assert_eq!(nothing, KernelRules { flags: PolicyFlags(0), paths, exec, network });
+    }
+
+    #[test]
+    fn only_what_enforces_it_keeps_root_out() {
+        let root =
+            |policy: &Policy| policy.kernel_rules(Mode::Enforce).flags.0 & PolicyFlags::ROOT != 0;
+        let of = |level| root(&Policy::built_in(level));
+        assert_eq!(Level::ALL.map(of), [true, true, false, false]);
+        let mut policy = Policy::built_in(Level::Baseline);
+        policy.admission.set(Control::RunAsNonRoot, Handling::Audit);
+        assert!(!root(&policy));
+        policy.admission.set(Control::RunAsNonRoot, Handling::Enforce);
+        assert!(root(&policy));
     }
 
     #[test]

@@ -14,15 +14,23 @@ use super::{
 const DENIALS: &[(u32, &str)] = &[
     (PolicyFlags::DEVICES, "devices"),
     (PolicyFlags::FOREIGN_MOUNT, "foreign_mounts"),
+    (PolicyFlags::IO_URING, "io_uring"),
     (PolicyFlags::KERNEL_CALLS, "kernel_calls"),
     (PolicyFlags::KERNEL_INTERFACES, "kernel_interfaces"),
     (PolicyFlags::KERNEL_LOG, "kernel_log"),
     (PolicyFlags::MOUNT, "mount"),
+    (PolicyFlags::NAMESPACES, "namespaces"),
     (PolicyFlags::PROCESSES, "processes"),
+    (PolicyFlags::ROOT, "root"),
     (PolicyFlags::RUNTIME_FILES, "runtime_files"),
     (PolicyFlags::RUNTIME_SOCKETS, "runtime_sockets"),
     (PolicyFlags::SOCKET_FAMILIES, "socket_families"),
+    (PolicyFlags::TERMINAL_INPUT, "terminal_input"),
+    (PolicyFlags::USER_NAMESPACES, "user_namespaces"),
 ];
+
+/// Those that a key of their own decides about.
+const BY_KEY: &[&str] = &["io_uring", "root", "user_namespaces"];
 
 /// Most paths in a summary.
 const MAX_BRIEF: usize = 4;
@@ -59,6 +67,8 @@ impl Policy {
             "not_enforced": missing,
             "mode": mode.unwrap_or(default).name(),
             "run_as_non_root": self.run_as_non_root(),
+            "user_namespaces": self.user_namespaces().name(),
+            "io_uring": self.io_uring().name(),
             "paths": {
                 "deny": paths(Verdict::Deny),
                 "read_only": paths(Verdict::ReadOnly),
@@ -87,7 +97,8 @@ impl Policy {
     pub fn to_toml(&self, default: Mode, missing: &[&str]) -> String {
         let json = self.to_json(default, missing);
         let name = &self.name;
-        let denied = self.denied_names();
+        let mut denied = self.denied_names();
+        denied.retain(|name| !BY_KEY.contains(name));
         let denied = if denied.is_empty() { "nothing".to_owned() } else { denied.join(", ") };
         let mut out = format!("# Denied whatever the keys below say: {denied}\n");
         for key in missing {
@@ -102,7 +113,9 @@ impl Policy {
                 let _ = writeln!(out, "{key} = {}", toml_value(value));
             }
         };
-        line("mode", &json["mode"]);
+        for key in ["mode", "user_namespaces", "io_uring"] {
+            line(key, &json[key]);
+        }
         for table in ["paths", "host_paths", "network", "exec"] {
             for (key, value) in json[table].as_object().into_iter().flatten() {
                 line(&format!("{table}.{key}"), value);
@@ -235,6 +248,8 @@ mod tests {
             extends = "offline"
             mode = "audit"
             run_as_non_root = false
+            user_namespaces = "allow"
+            io_uring = "allow"
             paths.deny = ["/etc/**", "/a\u007f\"b"]
             paths.allow = ["/etc/hosts"]
             paths.read_only = ["/usr"]

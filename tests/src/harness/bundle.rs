@@ -84,6 +84,22 @@ impl Bundle {
         self
     }
 
+    /// Runs as this user and group.
+    pub(crate) fn user(&mut self, id: u32) -> &mut Self {
+        self.config["process"]["user"] = json!({ "uid": id, "gid": id });
+        self
+    }
+
+    /// Adds capabilities that a process has whose user is not root, too.
+    pub(crate) fn ambient(&mut self, names: &[&str]) -> &mut Self {
+        self.capabilities(names);
+        let sets = &mut self.config["process"]["capabilities"];
+        for set in ["inheritable", "ambient"] {
+            push(&mut sets[set], names.iter().map(|name| json!(name)));
+        }
+        self
+    }
+
     /// Adds what a privileged container has besides.
     pub(crate) fn privileged_capabilities(&mut self) -> &mut Self {
         self.capabilities(&[

@@ -253,8 +253,14 @@ impl Context {
             let handling = if control == "runtime_sockets" { "audit" } else { "off" };
             format!("{control} = \"{handling}\"\n")
         });
-        let admit = ["baseline", "restricted", "offline"]
-            .map(|level| format!("[policy.{level}.admission]\n{}", admit.concat()));
+        // Or attacks from user namespaces and through rings would end before they reach what they are about.
+        let admit = ["baseline", "restricted", "offline"].map(|level| {
+            format!(
+                "[policy.{level}]\nuser_namespaces = \"allow\"\nio_uring = \"allow\"\n\
+                 [policy.{level}.admission]\n{}",
+                admit.concat()
+            )
+        });
         let own = OWN.iter().map(|(name, table)| format!("[policy.{name}]\n{table}"));
         format!(
             "[daemon]\nlog_level = \"info\"\nlog_format = \"text\"\n\

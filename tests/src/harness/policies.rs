@@ -56,4 +56,6 @@ pub(crate) const OWN: &[(&str, &str)] = &[
          paths.deny = [\"/srv/secret\"]\n",
     ),
     ("allow-family", "extends = \"baseline\"\nnetwork.families = [\"xdp\"]\n"),
+    ("non-root", "extends = \"baseline\"\nrun_as_non_root = true\n"),
+    ("confined", "extends = \"baseline\"\nuser_namespaces = \"deny\"\nio_uring = \"deny\"\n"),
 ];

@@ -125,7 +125,7 @@ fn enter(dir: &str) -> Result<(), Failure> {
 fn io_uring(path: &str, forced: bool) -> Outcome {
     match uring::open(&c_path(path)?, forced) {
         Opened::Done(result) => result.step("IORING_OP_OPENAT").and_then(read),
-        Opened::Unavailable(errno) => Ok(format!("io_uring unavailable: {errno:?}")),
+        Opened::Unavailable(errno) => Err(Failure::Refused("io_uring_setup", errno)),
     }
 }
 

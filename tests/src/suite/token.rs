@@ -108,7 +108,7 @@ fn uring_routes() -> Result<[Attack; 2]> {
                 errno == Errno::ENOSYS || disabled.is_ok_and(|value| value.trim() == "2"),
                 "io_uring_setup: {errno}, though io_uring is not disabled"
             );
-            Some(Expect::Same(format!("OK io_uring unavailable: {errno:?}")))
+            Some(Expect::Same(format!("{errno:?} io_uring_setup")))
         }
     };
     let worker = Expect::DeniedToWorker(OPEN);

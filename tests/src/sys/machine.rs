@@ -1,7 +1,13 @@
 //! Calls that act on the whole machine, in the most harmless way there is.
 
 use std::{
-    os::fd::{FromRawFd as _, OwnedFd},
+    ffi::{CStr, CString},
+    fs::File,
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
     ptr,
 };
 
@@ -76,4 +82,52 @@ pub(crate) fn renice(pid: Pid) -> nix::Result<()> {
     let who = libc::id_t::try_from(pid.as_raw()).map_err(|_| Errno::EINVAL)?;
     // SAFETY: the call takes integers.
     Errno::result(unsafe { libc::setpriority(libc::PRIO_PROCESS, who, 0) }).map(drop)
+}
+
+/// `ioctl(2)`, `TIOCSTI`: as if somebody had typed a letter.
+pub(crate) fn type_into(terminal: &File) -> nix::Result<()> {
+    let letter = b'x';
+    // SAFETY: the request reads one byte of ours.
+    let result = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSTI, &raw const letter) };
+    Errno::result(result).map(drop)
+}
+
+/// `ioctl(2)`, `TIOCLINUX`: paste the selection. Only consoles know it.
+pub(crate) fn paste(terminal: &File) -> nix::Result<()> {
+    const TIOCLINUX: libc::Ioctl = 0x541c; // include/uapi/asm-generic/ioctls.h
+    let paste = [3_u8, 0, 0, 0];
+    // SAFETY: the request reads a byte of ours, and of those that follow at most as many as there are.
+    let result = unsafe { libc::ioctl(terminal.as_raw_fd(), TIOCLINUX, paste.as_ptr()) };
+    match Errno::result(result) {
+        Err(Errno::ENOTTY) => Ok(()),
+        result => result.map(drop),
+    }
+}
+
+/// `ioctl(2)`, `TIOCSWINSZ`.
+pub(crate) fn resize(terminal: &File) -> nix::Result<()> {
+    let size = libc::winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the request reads a structure of ours.
+    let result = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
+    Errno::result(result).map(drop)
+}
+
+/// `swapoff(2)`.
+pub(crate) fn swap_off(path: &CStr) -> nix::Result<()> {
+    // SAFETY: the path ends with a zero byte.
+    Errno::result(unsafe { libc::swapoff(path.as_ptr()) }).map(drop)
+}
+
+/// Makes whoever executes the file have `capability`, as `setcap cap_…+ep` does.
+pub(crate) fn give_capability(path: &Path, capability: u32) -> nix::Result<()> {
+    // `struct vfs_cap_data` (include/uapi/linux/capability.h, 6.12): revision 2 and the effective bit; then the
+    // permitted and the inheritable ones, lower halves first.
+    let data: [u32; 5] = [0x0200_0001, 1 << capability, 0, 0, 0];
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
+    let name = c"security.capability";
+    // SAFETY: both texts end with a zero byte, and the value has the length stated.
+    let result = unsafe {
+        libc::setxattr(path.as_ptr(), name.as_ptr(), data.as_ptr().cast(), size_of_val(&data), 0)
+    };
+    Errno::result(result).map(drop)
 }

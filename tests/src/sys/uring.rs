@@ -47,13 +47,18 @@ pub(crate) fn open_for_writing(path: &CStr) -> Opened {
 }
 
 fn open_with(path: &CStr, access: libc::c_int, forced: bool) -> Opened {
+    match setup() {
+        Ok((ring, params)) => Opened::Done(submit(&ring, &params, path, access, forced)),
+        Err(errno) => Opened::Unavailable(errno),
+    }
+}
+
+/// A ring of one entry, and what the kernel says about it.
+pub(crate) fn setup() -> nix::Result<(OwnedFd, [u32; PARAMS_WORDS])> {
     let mut params = [0_u32; PARAMS_WORDS];
     // SAFETY: `params` has the size of `struct io_uring_params` and lives across the call.
     let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, params.as_mut_ptr()) };
-    match super::owned(fd) {
-        Ok(ring) => Opened::Done(submit(&ring, &params, path, access, forced)),
-        Err(errno) => Opened::Unavailable(errno),
-    }
+    Ok((super::owned(fd)?, params))
 }
 
 /// Maps `RING_BYTES` bytes of the ring at `offset`. The mapping lasts as long as the process.
