@@ -92,6 +92,12 @@ def trim(types, strings, wanted):
     return head + body + bytes(table)
 
 
+def length(btf, kernel_struct):
+    dump = ["bpftool", "btf", "dump", "file", btf, "format", "raw"]
+    text = subprocess.run(dump, check=True, capture_output=True, text=True).stdout
+    return re.search(rf"STRUCT '{kernel_struct}' size=(\d+)", text)[1]
+
+
 def golden(btf, names):
     with tempfile.TemporaryDirectory() as scratch:
         dump = ["bpftool", "btf", "dump", "file", btf, "format", "c"]
@@ -104,7 +110,8 @@ def golden(btf, names):
                 offset = f"offsetof(struct {kernel_struct}, {path})"
                 size = f"sizeof(((struct {kernel_struct} *)0)->{path})"
                 if not path:
-                    offset, size = f"sizeof(struct {kernel_struct})", "0ul"
+                    # The dump lacks what keeps the compiler from rounding it up.
+                    offset, size = f"{length(btf, kernel_struct)}ul", "0ul"
                 source = (
                     '#include "vmlinux.h"\n#define offsetof __builtin_offsetof\n'
                     "int printf(const char *, ...);\nint main(void) {"

@@ -114,6 +114,8 @@ fn uring_write(path: &str) -> Result<(), Failure> {
 
 /// Opens `path` after a change of `changed`, and of `fixed`, which lies on a read-only mount.
 fn late(changed: &str, fixed: &str, path: &str) -> Result<(), Failure> {
+    // Looked up for the first time, it would have the kernel write to its mount once more.
+    open_read(path).prepare("look up")?;
     touch(changed).prepare("change")?;
     match touch(fixed) {
         Err(Errno::EROFS) => open_write(path),

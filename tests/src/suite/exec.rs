@@ -8,6 +8,7 @@ use nix::{
     time::{ClockId, clock_gettime, clock_settime},
 };
 
+use super::token::Overlay;
 use crate::harness::{
     Attack, Bundle, Container, Context, Level, Phase,
     attack::{attack_under, is_refused, results},
@@ -20,6 +21,7 @@ pub(crate) const TESTS: &[Test] = &[
     test("allow", With::One, allow),
     test("fileless", With::One, fileless),
     test("drift", With::Each, drift),
+    test("drift-restart", With::One, drift_restart),
     test("audit", With::One, audit),
     test("clock", With::One, clock),
 ];
@@ -159,6 +161,27 @@ fn drift(context: &Context) -> Result<()> {
         Attack::ordinary("memory", "generate"),
     ];
     attack_under(context, Level::Own("no-drift"), "drift", with_programs(context)?, &attacks)
+}
+
+/// A root file system as engines make it: what lies in its writable layer is no part of the image, however old it is.
+fn drift_restart(context: &Context) -> Result<()> {
+    let Some(_overlay) = Overlay::new(context)? else { return Ok(()) };
+    let root = context.scratch().join("overlay").join("merged");
+    let setup = |bundle: &mut Bundle| bundle.config["root"]["path"] = root.to_string_lossy().into();
+    let policy = Level::Own("no-drift");
+    let first = [
+        Attack::denied("new", "run-copy /root/new", DRIFT),
+        Attack::ordinary("image", "run /bin/busybox"),
+    ];
+    attack_under(context, policy, "drift-first", setup, &first)?;
+    let second = [
+        Attack::denied("again", "run /root/new", DRIFT),
+        Attack::denied("map", "map /root/new", DRIFT),
+        Attack::denied("memfd", "run-memfd", DRIFT),
+        Attack::ordinary("image", "run /bin/busybox"),
+        Attack::ordinary("memory", "generate"),
+    ];
+    attack_under(context, policy, "drift-second", setup, &second)
 }
 
 /// What would be denied is reported, and runs.
