@@ -132,6 +132,7 @@ pub fn run(config: &Config, path: &Path) -> Result<(), DaemonError> {
             status.in_force(config, runtimes.files());
             let mut reloader = Reloader {
                 path: path.to_owned(),
+                kernel,
                 watch: reload::watch(path, &changed),
                 maps: Arc::clone(&maps),
                 registry,
@@ -194,7 +195,7 @@ fn enforce(
     clock::tell(&maps)?;
     let events = take_events(kernel)?;
     let registry = Arc::new(Registry::restore(&maps));
-    let in_force = Arc::new(InForce::new(Force::install(config.clone(), &maps)?));
+    let in_force = Arc::new(InForce::new(Force::install(config.clone(), &maps, kernel)?));
     let labels = Arc::new(Labels::take(kernel)?);
     let reconciler = host::loses_tasks().then(|| Reconciler::new(Arc::clone(&labels)));
     let keeper = Keeper::new(

@@ -1,10 +1,10 @@
 //! Loading and attaching the programs.
 
-use std::{fs, io, path::PathBuf};
+use std::{collections::HashSet, fs, io, path::PathBuf};
 
 use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel, include_bytes_aligned,
-    programs::{Program, ProgramError, links::FdLink, uprobe::UProbeScope},
+    programs::{Program, uprobe::UProbeScope},
 };
 use lockc_common::SELF_TEST;
 use thiserror::Error;
@@ -114,7 +114,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn program_error<E>(name: &str, action: &'static str) -> impl FnOnce(E) -> LoadError
+pub(super) fn program_error<E>(name: &str, action: &'static str) -> impl FnOnce(E) -> LoadError
 where
     E: std::error::Error + Send + Sync + 'static,
 {
@@ -126,28 +126,41 @@ where
 #[derive(Debug)]
 pub struct Kernel {
     pub(super) ebpf: Ebpf,
-    pins: Pins,
+    pub(super) pins: Pins,
+    /// Those of [`OPTIONAL_HOOKS`] that this kernel does not have.
+    pub(super) missing_hooks: Vec<&'static str>,
+    /// Names of the programs that are attached and pinned.
+    pub(super) attached: HashSet<String>,
     /// Handle of the self-test's container.
     pub(super) self_test: u64,
 }
 
 impl Kernel {
-    /// Loads, attaches and pins everything. From here on the programs run, beside those of an
-    /// earlier daemon: what either denies is denied.
+    /// Loads everything, and attaches and pins what every policy needs. From here on these programs run,
+    /// beside those of an earlier daemon: what either denies is denied.
     pub fn load() -> Result<Self, LoadError> {
         let layout = Layout::read()?;
         let pins = Pins::prepare()?;
         let self_test = SELF_TEST | u64::from(std::process::id());
-        match Self::load_into(&pins, &layout, self_test) {
-            Ok(ebpf) => Ok(Self { ebpf, pins, self_test }),
+        let ebpf = match Self::load_with(&pins, &layout, self_test) {
+            Ok(ebpf) => ebpf,
             Err(error) => {
                 pins.discard();
+                return Err(error);
+            }
+        };
+        let missing_hooks = layout.missing_hooks;
+        let mut kernel = Self { ebpf, pins, missing_hooks, attached: HashSet::new(), self_test };
+        match kernel.attach_for(0) {
+            Ok(()) => Ok(kernel),
+            Err(error) => {
+                kernel.discard();
                 Err(error)
             }
         }
     }
 
-    fn load_into(pins: &Pins, layout: &Layout, self_test: u64) -> Result<Ebpf, LoadError> {
+    fn load_with(pins: &Pins, layout: &Layout, self_test: u64) -> Result<Ebpf, LoadError> {
         let mut loader = EbpfLoader::new();
         loader
             .btf(None)
@@ -168,9 +181,6 @@ impl Kernel {
             load_program(name, program, &btf)?;
         }
         attach_calls(&mut ebpf)?;
-        for (name, program) in ebpf.programs_mut().filter(|(name, _)| is_there(name)) {
-            attach_and_pin(name, program, pins)?;
-        }
         Ok(ebpf)
     }
 
@@ -218,18 +228,6 @@ fn load_program(name: &str, program: &mut Program, btf: &Btf) -> Result<(), Load
         _ => Ok(()),
     }
     .map_err(program_error(name, "load"))
-}
-
-/// Attaches the programs that must outlive the daemon, and pins their links.
-fn attach_and_pin(name: &str, program: &mut Program, pins: &Pins) -> Result<(), LoadError> {
-    let link: FdLink = match program {
-        Program::Lsm(lsm) => lsm.attach().and_then(|id| lsm.take_link(id)).map(Into::into),
-        Program::FExit(fexit) => fexit.attach().and_then(|id| fexit.take_link(id)).map(Into::into),
-        _ => return Ok(()),
-    }
-    .map_err(program_error::<ProgramError>(name, "attach"))?;
-    link.pin(pins.link(name)).map_err(program_error(name, "pin"))?;
-    Ok(())
 }
 
 /// Attaches the uprobes to this process. They end with it.

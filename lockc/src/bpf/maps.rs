@@ -92,6 +92,11 @@ impl Maps {
         lock(&self.policies).retire(&used)
     }
 
+    /// [`lockc_common::PolicyFlags`] of all policies that are installed.
+    pub fn flags_in_use(&self) -> u32 {
+        lock(&self.policies).flags()
+    }
+
     /// Name of a policy.
     pub fn policy_name(&self, id: u32) -> Option<String> {
         lock(&self.policies).name(id)

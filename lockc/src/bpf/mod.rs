@@ -1,6 +1,7 @@
 //! The kernel side as the daemon sees it: what it needs, how it is loaded, what
 //! is kept in its maps.
 
+mod attach;
 pub mod btf;
 pub mod calls;
 pub mod events;

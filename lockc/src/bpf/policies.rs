@@ -151,6 +151,11 @@ impl Policies {
         self.names.keys().flatten().collect()
     }
 
+    /// Flags of all policies that are installed.
+    pub(super) fn flags(&self) -> u32 {
+        self.ids().into_iter().fold(0, |flags, id| flags | self.slot(id).flags())
+    }
+
     /// Numbers of all rules in the maps.
     fn numbers(&self) -> BTreeSet<u32> {
         let rules = self.rules.keys().flatten().map(|key| key.data().rules & !EXEC_RULES);

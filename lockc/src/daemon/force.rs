@@ -9,7 +9,7 @@ use lockc_common::PathVerdict;
 
 use crate::{
     bpf::{
-        LoadError,
+        Kernel, LoadError,
         maps::{CompiledPolicy, Maps},
     },
     config::{Config, supported},
@@ -27,7 +27,11 @@ pub(super) struct Force {
 
 impl Force {
     /// Installs all policies that a decision can name, and the default for whoever is not registered.
-    pub(super) fn install(config: Config, maps: &Maps) -> Result<Self, LoadError> {
+    pub(super) fn install(
+        config: Config,
+        maps: &Maps,
+        kernel: &mut Kernel,
+    ) -> Result<Self, LoadError> {
         let (keys, compiled): (Vec<_>, Vec<_>) = in_use(&config)
             .map(|(policy, mode)| ((policy.name.clone(), mode), compile(policy, mode)))
             .unzip();
@@ -37,6 +41,8 @@ impl Force {
             name: "POLICIES",
             reason: format!("the default policy `{}` cannot be enforced", config.default.policy),
         })?;
+        let flags = compiled.iter().fold(maps.flags_in_use(), |flags, policy| flags | policy.flags);
+        kernel.attach_for(flags)?;
         let ids = maps.install(&compiled)?;
         let default = ids[at];
         maps.set_default(default)?;

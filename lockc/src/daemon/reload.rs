@@ -21,7 +21,7 @@ use super::{
     status::Status,
 };
 use crate::{
-    bpf::{LoadError, calls, maps::Maps},
+    bpf::{Kernel, LoadError, calls, maps::Maps},
     config::{Checked, Config, DROP_INS},
     policy::Mode,
     watch::{config::ConfigWatch, gate::Gate, runtimes::Runtimes},
@@ -36,6 +36,7 @@ const SETTLED_BY: Duration = Duration::from_millis(100);
 pub(super) struct Reloader {
     pub(super) path: PathBuf,
     pub(super) watch: Option<ConfigWatch>,
+    pub(super) kernel: Kernel,
     pub(super) maps: Arc<Maps>,
     pub(super) registry: Arc<Registry>,
     /// Where the kernel may miss the end of a task.
@@ -98,9 +99,9 @@ impl Reloader {
         }
     }
 
-    fn apply(&self, config: Config, current: &Force) -> Result<(), LoadError> {
+    fn apply(&mut self, config: Config, current: &Force) -> Result<(), LoadError> {
         let runtimes = config.runtimes.clone();
-        let force = Force::install(config, &self.maps)?;
+        let force = Force::install(config, &self.maps, &mut self.kernel)?;
         // The default may be another policy; whoever has the old one as the default follows.
         let (before, after) = (current.default_id(), force.default_id());
         if force.config.daemon.log_format != current.config.daemon.log_format {
@@ -138,6 +139,7 @@ impl Reloader {
             if let Err(error) = self.maps.retire_policies(&force.ids()) {
                 log::error!("policies that are not in force stay: {error}");
             }
+            self.kernel.detach_unneeded(self.maps.flags_in_use());
         }
     }
 

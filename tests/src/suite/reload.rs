@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use crate::harness::{
     Container, Context,
     container::DEADLINE,
-    daemon::LOCKC,
+    daemon::{LOCKC, pinned_map},
     fixture::{SERVICE_ACCOUNT, TOKEN},
     process::{self, Running, wait_for},
     runner::{Daemon, Test, With},
@@ -24,6 +24,7 @@ pub(crate) const TESTS: &[Test] = &[
     test("every-way", every_way),
     test("bad-configuration", bad_configuration),
     test("new-runtime", new_runtime),
+    test("attached-by-need", attached_by_need),
     test("storm", storm),
 ];
 
@@ -76,6 +77,41 @@ fn running_containers(context: &Context) -> Result<()> {
     lockc.reload(&closed)?;
     ensure!(!reads(&container)?, "without the rule");
     Ok(())
+}
+
+/// Whether a program is attached: a daemon that was started before may have left its directory.
+fn is_attached(name: &str) -> Result<bool> {
+    let maps = pinned_map("POLICIES")?;
+    let links = maps.ancestors().nth(2).context("no directory of pins")?.join("links");
+    for generation in fs::read_dir(&links).with_context(|| format!("list {}", links.display()))? {
+        if generation?.path().join(name).exists() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Programs for rules that no policy has are not there, and come with the first such rule.
+fn attached_by_need(context: &Context) -> Result<()> {
+    let without = context.runtime_tables();
+    let with = format!("{without}[policy.baseline]\nexec.deny = [\"/bin/busybox\"]\n");
+    let lockc = context.start_lockc(&without)?;
+    let container = sleeping(context)?;
+    let runs = || -> Result<bool> {
+        let output = container.exec(&["/bin/probe", "run", "/bin/busybox"])?;
+        let (ran, refused) =
+            (output.stdout.contains("OK done"), output.stdout.starts_with("run EPERM execve"));
+        ensure!(ran != refused, "neither run nor refused: {output}");
+        Ok(ran)
+    };
+    ensure!(is_attached("file_open")? && !is_attached("mmap_file")?, "before");
+    ensure!(runs()?, "before");
+    lockc.reload(&with)?;
+    ensure!(!runs()?, "with a rule");
+    ensure!(is_attached("mmap_file")? && is_attached("bprm_check_security")?, "with a rule");
+    lockc.reload(&without)?;
+    ensure!(runs()?, "without the rule");
+    wait_for("detaching", DEADLINE, || Ok((!is_attached("mmap_file")?).then_some(())))
 }
 
 /// What is done, and whether the token can be read then.
