@@ -13,6 +13,7 @@ mod artifacts;
 mod command;
 mod cpio;
 mod demo;
+mod escapes;
 mod guest;
 mod image;
 mod initramfs;
@@ -42,6 +43,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Demo(demo::Demo),
+    Escapes(escapes::Escapes),
     Lint(lint::Lint),
     Setup(setup::Setup),
     Test(test::Test),
@@ -51,6 +53,7 @@ enum Verb {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Demo(demo) => demo.run(),
+        Verb::Escapes(escapes) => escapes.run(),
         Verb::Lint(lint) => lint.run(),
         Verb::Setup(setup) => setup.run(),
         Verb::Test(test) => test.run(),
