@@ -5,6 +5,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::explain::{agrees, registered};
 use crate::harness::{
     Context, Lockc, Phase,
+    attack::{is_refused, results},
     bundle::LEVEL,
     engine::{DEADLINE, Engine},
     fixture::{SERVICE_ACCOUNT, TOKEN},
@@ -16,6 +17,8 @@ pub(crate) const TESTS: &[Test] = &[
     test("docker-run", |context| run(context, Engine::Docker)),
     test("docker-exec", |context| exec(context, Engine::Docker)),
     test("docker-healthcheck", healthcheck),
+    test("docker-socket", docker_socket),
+    test("docker-drift", docker_drift),
     test("podman-run", |context| run(context, Engine::Podman)),
     test("podman-exec", |context| exec(context, Engine::Podman)),
     test("podman-privileged", podman_privileged),
@@ -115,6 +118,64 @@ fn healthcheck(context: &Context) -> Result<()> {
     });
     engine.remove(&name)?;
     healthy
+}
+
+/// Whether the probe was let, in a container that was started with it or executes it.
+fn is_let(context: &Context, name: &str, operation: &str, output: &Output) -> Result<bool> {
+    let said = results(output).get(name).copied().unwrap_or_default().to_owned();
+    if context.phase() == Phase::Off || said == "OK done" {
+        ensure!(said == "OK done", "{name}: {output}");
+        return Ok(true);
+    }
+    ensure!(is_refused(&said), "{name}: {output}");
+    context.with_lockc(|lockc| {
+        lockc.wait_for_line(&format!("denial of {name}"), |line| {
+            line.contains(&format!("denied {operation} ")) && line.contains(&format!("comm={name}"))
+        })
+    })?;
+    Ok(false)
+}
+
+/// Docker's own socket, mounted under another name.
+fn docker_socket(context: &Context) -> Result<()> {
+    let engine = Engine::Docker;
+    engine.load(context)?;
+    let tag = tag(context);
+    let item = format!("{tag}-sock:unix-to /srv/harmless");
+    let options = ["--volume=/run/docker.sock:/srv/harmless"];
+    let args = ["/bin/probe", "list", &item];
+    let output = engine.start(context, &format!("lt-{tag}"), false, &options, &args)?;
+    let connected = is_let(context, &format!("{tag}-sock"), "runtime-socket", &output)?;
+    ensure!(connected == (context.phase() == Phase::Off), "{output}");
+    Ok(())
+}
+
+/// What a container has written is no program, not after a restart either; its image's programs are.
+fn docker_drift(context: &Context) -> Result<()> {
+    let engine = Engine::Docker;
+    engine.load(context)?;
+    let tag = tag(context);
+    let name = format!("lt-{tag}");
+    let annotation = format!("--annotation={LEVEL}=no-drift");
+    engine
+        .start(context, &name, true, &[&annotation], &["/bin/sleep", "1000"])?
+        .success("docker run")?;
+    let runs = |what: &str, line: &str| -> Result<bool> {
+        let what = format!("{tag}-{what}");
+        let output = engine.exec(&name, &["/bin/probe", "list", &format!("{what}:{line}")])?;
+        is_let(context, &what, "drift", &output)
+    };
+    let off = context.phase() == Phase::Off;
+    let judged = || -> Result<()> {
+        ensure!(runs("new", "run-copy /root/new")? == off, "a new program");
+        engine.does(&["restart", "-t", "0", &name])?.success("docker restart")?;
+        ensure!(runs("old", "run /root/new")? == off, "a program from before a restart");
+        ensure!(runs("image", "run /bin/busybox")?, "a program of the image");
+        Ok(())
+    };
+    let judged = judged();
+    engine.remove(&name)?;
+    judged
 }
 
 /// What the node's administrator trusts gets what it asks for.
