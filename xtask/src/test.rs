@@ -36,7 +36,7 @@ pub(crate) struct Test {
     #[arg(long, value_name = "N", default_value_t = 2)]
     jobs: usize,
     /// A guest that takes longer has failed
-    #[arg(long, value_name = "SECONDS", default_value_t = 2400)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 3000)]
     timeout: u64,
     /// Passed on to lockc-tests, e.g. the names of the tests to run
     #[arg(last = true, value_name = "ARG")]
