@@ -68,6 +68,8 @@ pub enum Operation {
     Drift = 28,
     /// A path that rules keep as it is was to be changed, made or removed without being opened.
     Change = 24,
+    /// A path of the host that is out of reach was to be opened, changed or connected to.
+    HostPath = 29,
 }
 
 /// What came of it.

@@ -31,7 +31,7 @@ macro_rules! offsets {
 
 // The daemon's `bpf::layout` names the structure and field behind each of these.
 offsets! {
-    OFF_BPRM_FILE, OFF_DENTRY_INODE, OFF_DENTRY_NAME, OFF_DENTRY_NAME_LEN, OFF_DENTRY_PARENT, OFF_DENTRY_SB,
+    OFF_BPRM_FILE, OFF_DENTRY_FLAGS, OFF_DENTRY_INODE, OFF_DENTRY_NAME, OFF_DENTRY_NAME_LEN, OFF_DENTRY_PARENT, OFF_DENTRY_SB,
     OFF_FDTABLE_FD, OFF_FDTABLE_MAX_FDS, OFF_FILES_FDT, OFF_FILE_FLAGS, OFF_FILE_INODE, OFF_FILE_MODE,
     OFF_FILE_PATH, OFF_FS_PWD, OFF_FS_ROOT, OFF_IATTR_VALID, OFF_INODE_CTIME_NSEC,
     OFF_INODE_CTIME_SEC, OFF_INODE_END, OFF_INODE_GENERATION, OFF_INODE_INO, OFF_INODE_MODE,
@@ -324,6 +324,15 @@ impl Step {
     #[inline(always)]
     pub(crate) fn parent(dentry: u64) -> Option<u64> {
         read(dentry + OFF_DENTRY_PARENT.load())
+    }
+
+    /// Whether a dentry without a parent is the top of its file system, or of a part that is mounted alone (NFS), and
+    /// not a handle whose parents are not in the cache. `None` if it cannot be read.
+    #[inline(always)]
+    pub(crate) fn is_top(dentry: u64) -> Option<bool> {
+        const DCACHE_DISCONNECTED: u32 = 1 << 5; // include/linux/dcache.h, 6.1 to 7.0
+        let flags: u32 = read(dentry + OFF_DENTRY_FLAGS.load())?;
+        Some(flags & DCACHE_DISCONNECTED == 0)
     }
 
     /// Address and length of the dentry's name.
@@ -631,6 +640,12 @@ pub(crate) fn inode_of_fd(fd: u32) -> Option<InodeKey> {
 #[inline(always)]
 pub(crate) fn superblock_of(dentry: u64) -> Option<u64> {
     read(dentry + OFF_DENTRY_SB.load())
+}
+
+/// Number of the device of the dentry's file system.
+#[inline(always)]
+pub(crate) fn device_of(dentry: u64) -> Option<u32> {
+    read(superblock_of(dentry)? + OFF_SB_DEV.load())
 }
 
 /// Identity of the inode of the dentry at `dentry`.

@@ -29,6 +29,7 @@ const fn field(
 /// start and names it.
 pub const FIELDS: &[Field] = &[
     field("OFF_BPRM_FILE", &[("linux_binprm", "file")], 8),
+    field("OFF_DENTRY_FLAGS", &[("dentry", "d_flags")], 4),
     field("OFF_DENTRY_INODE", &[("dentry", "d_inode")], 8),
     field("OFF_DENTRY_NAME", &[("dentry", "d_name.name")], 8),
     field("OFF_DENTRY_NAME_LEN", &[("dentry", "d_name.len")], 4),

@@ -7,6 +7,7 @@ use std::{
 
 use lockc_common::PathVerdict;
 
+use super::mounts::{self, HostRules};
 use crate::{
     bpf::{
         LoadError,
@@ -20,6 +21,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Force {
     pub(super) config: Config,
+    /// Where the host paths of policies are.
+    pub(super) host: HostRules,
     /// Ids of the policies, by name and mode.
     ids: HashMap<(String, Mode), u32>,
     default: u32,
@@ -28,8 +31,18 @@ pub(super) struct Force {
 impl Force {
     /// Installs all policies that a decision can name, and the default for whoever is not registered.
     pub(super) fn install(config: Config, maps: &Maps) -> Result<Self, LoadError> {
+        let host = mounts::resolve(&config)?;
+        Self::install_at(config, host, maps)
+    }
+
+    /// As [`Self::install`], with host paths that are there.
+    pub(super) fn install_at(
+        config: Config,
+        host: HostRules,
+        maps: &Maps,
+    ) -> Result<Self, LoadError> {
         let (keys, compiled): (Vec<_>, Vec<_>) = in_use(&config)
-            .map(|(policy, mode)| ((policy.name.clone(), mode), compile(policy, mode)))
+            .map(|(policy, mode)| ((policy.name.clone(), mode), compile(policy, mode, &host)))
             .unzip();
         // Before anything changes: what is in force must stay whole if this one cannot be had.
         let wanted = (config.default.policy.clone(), config.default_mode());
@@ -40,7 +53,7 @@ impl Force {
         let ids = maps.install(&compiled)?;
         let default = ids[at];
         maps.set_default(default)?;
-        Ok(Self { config, ids: keys.into_iter().zip(ids).collect(), default })
+        Ok(Self { config, host, ids: keys.into_iter().zip(ids).collect(), default })
     }
 
     /// Id of a policy.
@@ -101,7 +114,7 @@ fn in_use(config: &Config) -> impl Iterator<Item = (&Policy, Mode)> {
     )
 }
 
-fn compile(policy: &Policy, mode: Mode) -> CompiledPolicy {
+fn compile(policy: &Policy, mode: Mode, host: &HostRules) -> CompiledPolicy {
     let KernelRules { flags, paths, exec, network } = policy.kernel_rules(mode);
     let bytes = |rules: Vec<(PathRule, PathVerdict)>| {
         rules.iter().map(|(rule, verdict)| (rule.as_bytes().to_vec(), *verdict)).collect()
@@ -111,6 +124,7 @@ fn compile(policy: &Policy, mode: Mode) -> CompiledPolicy {
         flags: flags.0,
         paths: bytes(paths),
         exec: bytes(exec),
+        host: host.get(&policy.name).cloned().unwrap_or_default(),
         network,
     }
 }
@@ -161,12 +175,17 @@ mod tests {
     fn compiled_policies_hold_all_rules() {
         let config = Config::understand(
             "[policy.a]\nextends = \"baseline\"\npaths.deny = [\"/x/**\"]\n\
-             paths.allow = [\"/x/y\"]\n",
+             paths.allow = [\"/x/y\"]\nhost_paths.deny = [\"/srv\"]\n",
             "lockc.toml".as_ref(),
         );
-        let compiled = compile(&config.policies["a"], Mode::Audit);
+        let rules = vec![(b"/\x01\0\0\0/srv/".to_vec(), PathVerdict::Deny)];
+        let host = HostRules::from([("a".to_owned(), rules.clone())]);
+        let compiled = compile(&config.policies["a"], Mode::Audit, &host);
         assert_eq!((compiled.name.as_str(), compiled.paths.len()), ("a", 4));
         assert!(compiled.paths.contains(&(b"/x/y/".to_vec(), PathVerdict::Allow)));
-        assert_ne!(compiled.flags & lockc_common::PolicyFlags::AUDIT, 0);
+        for flag in [lockc_common::PolicyFlags::AUDIT, lockc_common::PolicyFlags::HOST_PATHS] {
+            assert_ne!(compiled.flags & flag, 0);
+        }
+        assert_eq!(compiled.host, rules);
     }
 }

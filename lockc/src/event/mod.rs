@@ -48,6 +48,7 @@ pub fn operation_name(operation: u32) -> &'static str {
         (Operation::Fileless, "fileless"),
         (Operation::Drift, "drift"),
         (Operation::Change, "change"),
+        (Operation::HostPath, "host-path"),
     ];
     NAMES.iter().find(|(known, _)| *known as u32 == operation).map_or("unknown", |(_, name)| name)
 }

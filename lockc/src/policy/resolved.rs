@@ -181,7 +181,8 @@ impl Policy {
         denied
     }
 
-    /// The policy in the form of the kernel side.
+    /// The policy in the form of the kernel side. Rules about paths of the host depend on what is mounted:
+    /// [`super::Mounts::rules`].
     ///
     /// Without what that cannot enforce: see [`crate::config::supported::missing`], which must
     /// have found nothing.
@@ -219,6 +220,9 @@ impl Policy {
         }
         if self.network.restricts_addresses() {
             flags.0 |= PolicyFlags::NETWORK_RULES;
+        }
+        if !self.host_paths.is_empty() {
+            flags.0 |= PolicyFlags::HOST_PATHS;
         }
         if mode == Mode::Audit {
             flags.0 |= PolicyFlags::AUDIT;
