@@ -9,6 +9,7 @@ mod explain;
 mod files;
 mod hooks;
 mod host;
+mod host_paths;
 mod input;
 mod instant;
 mod kernel;
@@ -25,7 +26,7 @@ mod token;
 use crate::harness::runner::Test;
 
 /// Groups of the small guest, in the order in which they run.
-const MICRO: [&[Test]; 20] = [
+const MICRO: [&[Test]; 21] = [
     ordinary::TESTS,
     stdio::TESTS,
     hooks::TESTS,
@@ -36,6 +37,7 @@ const MICRO: [&[Test]; 20] = [
     token::TESTS,
     escape::TESTS,
     files::TESTS,
+    host_paths::TESTS,
     kernel::TESTS,
     machine::TESTS,
     network::TESTS,
