@@ -13,7 +13,7 @@ use crate::{
         LoadError,
         maps::{CompiledPolicy, Maps},
     },
-    config::{Config, supported},
+    config::Config,
     policy::{KernelRules, Mode, PathRule, Policy},
 };
 
@@ -101,17 +101,15 @@ impl InForce {
 /// The policies that a decision can name, with each mode that it can have: containers may ask for
 /// every policy, in the mode that it has by itself.
 fn in_use(config: &Config) -> impl Iterator<Item = (&Policy, Mode)> {
-    config.policies.values().filter(|policy| supported::missing(policy).is_empty()).flat_map(
-        |policy| {
-            let rules = config.rules.iter().filter(|rule| rule.policy == policy.name);
-            let modes: HashSet<Mode> = rules
-                .map(|rule| rule.mode)
-                .chain([None])
-                .map(|mode| config.mode(&policy.name, mode))
-                .collect();
-            modes.into_iter().map(move |mode| (policy, mode))
-        },
-    )
+    config.policies.values().flat_map(|policy| {
+        let rules = config.rules.iter().filter(|rule| rule.policy == policy.name);
+        let modes: HashSet<Mode> = rules
+            .map(|rule| rule.mode)
+            .chain([None])
+            .map(|mode| config.mode(&policy.name, mode))
+            .collect();
+        modes.into_iter().map(move |mode| (policy, mode))
+    })
 }
 
 fn compile(policy: &Policy, mode: Mode, host: &HostRules) -> CompiledPolicy {

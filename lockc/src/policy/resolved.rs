@@ -183,9 +183,6 @@ impl Policy {
 
     /// The policy in the form of the kernel side. Rules about paths of the host depend on what is mounted:
     /// [`super::Mounts::rules`].
-    ///
-    /// Without what that cannot enforce: see [`crate::config::supported::missing`], which must
-    /// have found nothing.
     pub fn kernel_rules(&self, mode: Mode) -> KernelRules {
         let mut flags = self.denied_operations();
         let mut paths = Vec::new();

@@ -197,15 +197,11 @@ fn mounted(context: &Context) -> Result<()> {
         reads("above", "/mnt/volume/inside/file"),
         reads("volume", "/mnt2/inside/file"),
         reads("alone", "/srv/harmless"),
-        // The mount would go along.
-        on("", "rename", "rename-there-and-back /data/srv/lockc-mounts/volume /data/srv/moved"),
-        on("", "rename-above", "rename-there-and-back /data/srv/lockc-mounts /data/srv/moved"),
         shown("beside", "/mnt2/beside"),
         free("other", "create /mnt2/new"),
     ];
     let setup = |bundle: &mut Bundle| {
         bundle
-            .mount("/data", "bind", "/", &["bind", "rw"])
             .bind(Path::new(MOUNTS), "/mnt")
             .bind(&volume, "/mnt2")
             .mount("/srv", "tmpfs", "tmpfs", &["mode=755"])
@@ -216,6 +212,16 @@ fn mounted(context: &Context) -> Result<()> {
         Ok(())
     };
     attack_prepared(context, POLICY, "host-mounted", before, setup, &attacks)?;
+    // A container that has not the mount, only what lies beneath, could move it away on the host.
+    let attacks = [
+        on("", "rename", "rename-there-and-back /data/srv/lockc-mounts/volume /data/srv/moved"),
+        on("", "rename-above", "rename-there-and-back /data/srv/lockc-mounts /data/srv/moved"),
+        Attack::ordinary("beneath", "reach /data/srv/lockc-mounts/volume"),
+    ];
+    let setup = |bundle: &mut Bundle| {
+        bundle.mount("/data", "bind", "/", &["bind", "rw"]);
+    };
+    attack_under(context, POLICY, "host-beneath", setup, &attacks)?;
     if context.phase() == Phase::On {
         unmount(context, &volume)?;
     }
