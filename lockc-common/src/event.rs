@@ -80,6 +80,8 @@ pub enum Operation {
     Namespace = 44,
     /// A system call for the whole machine; the detail is its number.
     MachineCall = 45,
+    /// A path of the host that is out of reach was to be opened, changed or connected to.
+    HostPath = 29,
 }
 
 /// What came of it.

@@ -19,8 +19,8 @@ pub use event::{Counter, EVENT_PATH_LEN, Event, Operation, RATE_LIMIT, RATE_WIND
 pub use label::{InodeKey, Label, LabelFlags, NO_USER, State, Stdio};
 pub use network::{NetworkKey, NetworkVerdict};
 pub use policy::{
-    EXEC_RULES, MAX_POLICIES, PATH_RULE_LEN, POLICY_NAME_LEN, PathKey, PathVerdict, PathsBelow,
-    Policy, PolicyFlags, PolicyName,
+    EXEC_RULES, HOST_PREFIX, HOST_RULES, MAX_POLICIES, PATH_RULE_LEN, POLICY_NAME_LEN, PathKey,
+    PathVerdict, PathsBelow, Policy, PolicyFlags, PolicyName,
 };
 pub use registration::{
     CONTAINER_ID_LEN, Container, ContainerName, NAME_LEN, Pending, RegistrationFlags, RuntimeName,

@@ -48,6 +48,8 @@ impl PolicyFlags {
     pub const FILELESS: u32 = 1 << 17;
     /// Deny executing files that did not come with the image.
     pub const DRIFT: u32 = 1 << 18;
+    /// The policy has rules about paths of the host.
+    pub const HOST_PATHS: u32 = 1 << 19;
     /// Those that are about executing.
     pub const CODE: u32 = Self::EXEC | Self::FILELESS | Self::DRIFT;
     /// Deny becoming root: user 0 of the machine, or of the container's user namespace.
@@ -108,14 +110,23 @@ impl Policy {
 /// Set in [`PathKey::rules`] of rules about executing, which share their map with those about opening.
 pub const EXEC_RULES: u32 = 1 << 31;
 
+/// Set in [`PathKey::rules`] of rules about paths of the host, which share that map, too. Numbers of rules are
+/// smaller.
+pub const HOST_RULES: u32 = 1 << 30;
+
+/// What comes before the path in a rule about the host: `/`, and the number of the file system's device
+/// (`super_block.s_dev`, include/linux/fs.h, 6.12) as four bytes, the lowest first.
+pub const HOST_PREFIX: usize = 5;
+
 /// Data of a `PATH_RULES` key: the trie matches `(rules, path)` bit by bit. A rule's path ends
 /// with `/`, and so does a looked-up path, so that rules match at component boundaries.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct PathKey {
-    /// [`Policy::rules`], and [`EXEC_RULES`].
+    /// [`Policy::rules`], and [`EXEC_RULES`] or [`HOST_RULES`].
     pub rules: u32,
-    /// Path as the container sees it, zero-padded.
+    /// Path as the container sees it, zero-padded. With [`HOST_RULES`] the path on its file system, after
+    /// [`HOST_PREFIX`] bytes.
     pub path: [u8; PATH_RULE_LEN],
 }
 
@@ -132,6 +143,9 @@ pub enum PathVerdict {
     /// No rule is about the path: as `Deny`, but the directories above an exception may be listed, and programs
     /// change their places. Of `/` only.
     Default = 3,
+    /// Nothing at or below the path may be opened or changed, except by a container that has the whole file system as
+    /// its root. Of the tops of file systems of the host only.
+    NotRoot = 4,
 }
 
 /// Value of a `PATH_ANCESTORS` entry: bits for what rules say of paths below a directory, and of itself.

@@ -3,16 +3,17 @@
 //! `bpf_d_path` stops at the task's root, so a task that calls `chroot` would
 //! rename everything it sees; it is also refused in `path_*` hooks before 6.8.
 //! This walk goes from a dentry through its mounts up to the *container's* root
-//! (recorded when the task was contained) or the top of the mount namespace.
+//! (recorded when the task was contained) or the top of the mount namespace. A second one goes to the top of the
+//! file system: the same path for whoever has it mounted, wherever.
 
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel};
-use lockc_common::{Label, PATH_RULE_LEN, PathKey, PathVerdict, PathsBelow};
+use lockc_common::{HOST_PREFIX, Label, PATH_RULE_LEN, PathKey, PathVerdict, PathsBelow};
 
 use crate::{
     atomic,
-    kernel::{Location, Step},
+    kernel::{Location, Step, device_of},
     maps::{PATH_ANCESTORS, PATH_RULES, SCRATCH},
 };
 
@@ -144,24 +145,58 @@ const FAILED: u32 = 2;
 /// Builds the path of `at` as the container of `label` sees it.
 #[inline(always)]
 pub(crate) fn build(at: Location, label: &Label) -> Result<BuiltPath, PathError> {
-    let scratch = acquire().ok_or(PathError::Busy)?;
-    let mut walk = Walk {
-        scratch,
-        mount: at.mount,
-        mount_root: Step::mount_root(at.mount).unwrap_or(0),
-        dentry: at.dentry,
-        stop: Location { mount: label.root_mnt, dentry: label.root_dentry },
-        start: PATH_MAX as u32 - 1,
-        end: 0,
-    };
-    // SAFETY: the slot is ours.
-    unsafe { (*scratch).path[PATH_MAX - 1] = b'/' };
+    let mut walk = begin(at, Location { mount: label.root_mnt, dentry: label.root_dentry })?;
     // SAFETY: `step` is a BPF function with the callback's signature, and `walk` outlives the call.
     unsafe {
         bpf_loop(MAX_STEPS, step as *const () as *mut c_void, (&raw mut walk).cast(), 0);
     }
-    let built = BuiltPath { scratch, start: walk.start & (PATH_MAX as u32 - 1) };
+    let built = BuiltPath { scratch: walk.scratch, start: walk.start & (PATH_MAX as u32 - 1) };
     if walk.end == ARRIVED { Ok(built) } else { Err(PathError::NoPath) }
+}
+
+/// Builds the path of the dentry at `dentry` on its file system, after [`HOST_PREFIX`] bytes: a key of rules about the
+/// host, and nothing to be read by people.
+#[inline(always)]
+pub(crate) fn build_on_file_system(dentry: u64) -> Result<BuiltPath, PathError> {
+    const PREFIX: u32 = HOST_PREFIX as u32;
+    let mut walk = begin(Location { mount: 0, dentry }, Location { mount: 0, dentry: 0 })?;
+    // SAFETY: as for `step`.
+    unsafe {
+        bpf_loop(MAX_STEPS, climb as *const () as *mut c_void, (&raw mut walk).cast(), 0);
+    }
+    let scratch = walk.scratch;
+    let start = walk.start.wrapping_sub(PREFIX) & (PATH_MAX as u32 - 1);
+    let built = BuiltPath { scratch, start };
+    if walk.end != ARRIVED || walk.start < PREFIX {
+        return Err(PathError::NoPath);
+    }
+    let Some(device) = device_of(dentry) else {
+        return Err(PathError::NoPath);
+    };
+    // SAFETY: the slot is ours; five bytes after any start below `PATH_MAX` lie in the buffer, because of the padding.
+    unsafe {
+        let path = (&raw mut (*scratch).path).cast::<u8>().add(start as usize);
+        *path = b'/';
+        path.add(1).cast::<[u8; 4]>().write(device.to_le_bytes());
+    }
+    Ok(built)
+}
+
+/// Takes a scratch slot.
+#[inline(always)]
+fn begin(at: Location, stop: Location) -> Result<Walk, PathError> {
+    let scratch = acquire().ok_or(PathError::Busy)?;
+    // SAFETY: the slot is ours.
+    unsafe { (*scratch).path[PATH_MAX - 1] = b'/' };
+    Ok(Walk {
+        scratch,
+        mount: at.mount,
+        mount_root: if at.mount == 0 { 0 } else { Step::mount_root(at.mount).unwrap_or(0) },
+        dentry: at.dentry,
+        stop,
+        start: PATH_MAX as u32 - 1,
+        end: 0,
+    })
 }
 
 #[inline(always)]
@@ -181,7 +216,22 @@ fn acquire() -> Option<*mut Scratch> {
 extern "C" fn step(_index: u32, walk: *mut Walk) -> u64 {
     // SAFETY: `bpf_loop` passes the pointer that `build` gave it.
     let walk = unsafe { &mut *walk };
-    match advance(walk) {
+    let arrived = advance(walk);
+    goes_on(walk, arrived)
+}
+
+/// One step of the walk that leaves mounts out of account.
+#[inline(never)]
+extern "C" fn climb(_index: u32, walk: *mut Walk) -> u64 {
+    // SAFETY: `bpf_loop` passes the pointer that `build_on_file_system` gave it.
+    let walk = unsafe { &mut *walk };
+    let arrived = ascend(walk);
+    goes_on(walk, arrived)
+}
+
+#[inline(always)]
+fn goes_on(walk: &mut Walk, arrived: Option<bool>) -> u64 {
+    match arrived {
         Some(false) => 0,
         Some(true) => {
             walk.end = ARRIVED;
@@ -213,6 +263,21 @@ fn advance(walk: &mut Walk) -> Option<bool> {
     if parent == walk.dentry {
         return None; // disconnected: a handle whose parents are not in the cache
     }
+    prepend(walk, parent)
+}
+
+#[inline(always)]
+fn ascend(walk: &mut Walk) -> Option<bool> {
+    let parent = Step::parent(walk.dentry)?;
+    if parent == walk.dentry {
+        return if Step::is_top(parent)? { Some(true) } else { None };
+    }
+    prepend(walk, parent)
+}
+
+/// Puts the dentry's name before what there is, and goes to its parent.
+#[inline(always)]
+fn prepend(walk: &mut Walk, parent: u64) -> Option<bool> {
     let (name, len) = Step::name(walk.dentry)?;
     if len > NAME_MAX || len == 0 || walk.start <= len {
         return None;

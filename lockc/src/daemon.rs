@@ -3,6 +3,7 @@
 mod clock;
 mod force;
 mod keeper;
+mod mounts;
 mod notify;
 mod reconcile;
 mod registry;
@@ -47,6 +48,7 @@ use self::{
     clock::ClockWatch,
     force::{Force, InForce},
     keeper::Keeper,
+    mounts::MountWatch,
     reconcile::Reconciler,
     registry::Registry,
     reload::Reloader,
@@ -113,6 +115,8 @@ pub fn run(config: &Config, path: &Path) -> Result<(), DaemonError> {
             .map_err(setup("create an inotify instance"))?,
     );
 
+    // Before the first look at what is mounted.
+    let mounts = MountWatch::new().map_err(setup("watch mounts"))?;
     let mut kernel = Kernel::load()?;
     match enforce(&mut kernel, config, &runtimes, directory) {
         Ok(Parts { maps, in_force, keeper, reporter, registry, reconciler }) => {
@@ -142,10 +146,11 @@ pub fn run(config: &Config, path: &Path) -> Result<(), DaemonError> {
                 gate,
                 status,
                 leaving: Vec::new(),
+                mounts_problem: None,
             };
             log::info!("enforcing: {}", reloader.summary());
             notify::send("READY=1");
-            wait(&signals, &changed, &clock, &maps, &mut reloader);
+            wait(&signals, &changed, &clock, &mounts, &maps, &mut reloader);
             notify::send("STOPPING=1");
             reloader.gate.stop();
             log::info!("stopped; running containers stay contained (lockc unload ends that)");
@@ -216,12 +221,14 @@ fn enforce(
     Ok(Parts { maps, in_force, keeper, reporter, registry, reconciler })
 }
 
-/// Waits for a signal to stop. Meanwhile tells the programs when the clock is set, reads the configuration again when it may have changed, and
-/// sweeps up registrations whose task was killed before its `execve` went through.
+/// Waits for a signal to stop. Meanwhile tells the programs when the clock is set, reads the configuration again when
+/// it may have changed, follows what is mounted, and sweeps up registrations whose task was killed before its `execve`
+/// went through.
 fn wait(
     signals: &SignalFd,
     changed: &EventFd,
     clock: &ClockWatch,
+    mounts: &MountWatch,
     maps: &Maps,
     reloader: &mut Reloader,
 ) {
@@ -231,15 +238,19 @@ fn wait(
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(changed.as_fd(), PollFlags::POLLIN),
             PollFd::new(clock.as_fd(), PollFlags::POLLIN),
+            // Last, so that it can be left out.
+            PollFd::new(mounts.as_fd(), PollFlags::POLLPRI),
         ];
-        match poll(&mut fds, every) {
+        let watched = if reloader.has_host_paths() { fds.len() } else { fds.len() - 1 };
+        match poll(&mut fds[..watched], every) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => {
                 log::error!("cannot wait for signals: {errno}");
                 return;
             }
         }
-        let [has_signal, has_changed, clock_was_set] = fds.map(|fd| fd.any().unwrap_or(false));
+        let [has_signal, has_changed, clock_was_set, has_mounts] =
+            fds.map(|fd| fd.any().unwrap_or(false));
         if has_signal {
             match signals.read_signal() {
                 Ok(Some(signal)) if signal.ssi_signo == Signal::SIGHUP as u32 => reloader.reload(),
@@ -257,6 +268,9 @@ fn wait(
         if has_changed {
             reload::settle(changed);
             reloader.reload();
+        }
+        if has_mounts {
+            reloader.follow_mounts();
         }
         reloader.sweep();
     }

@@ -9,6 +9,7 @@ mod explain;
 mod files;
 mod hooks;
 mod host;
+mod host_paths;
 mod identity;
 mod input;
 mod instant;
@@ -26,7 +27,7 @@ mod token;
 use crate::harness::runner::Test;
 
 /// Groups of the small guest, in the order in which they run.
-const MICRO: [&[Test]; 21] = [
+const MICRO: [&[Test]; 22] = [
     ordinary::TESTS,
     stdio::TESTS,
     hooks::TESTS,
@@ -37,6 +38,7 @@ const MICRO: [&[Test]; 21] = [
     token::TESTS,
     escape::TESTS,
     files::TESTS,
+    host_paths::TESTS,
     kernel::TESTS,
     machine::TESTS,
     network::TESTS,

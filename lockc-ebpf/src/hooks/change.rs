@@ -5,7 +5,7 @@ use lockc_common::{InodeKey, Operation, PathVerdict, PathsBelow, PolicyFlags, St
 use crate::{
     Answer,
     container::Subject,
-    hooks::code,
+    hooks::{code, host_path},
     kernel::{
         Dentry, File, Location, MountOwner, Path, Task, changed_attributes, is_mount_of,
         mount_owner,
@@ -35,6 +35,10 @@ fn protect_runtime(subject: &Subject, inode: Option<InodeKey>, at: Location) -> 
 /// Denies to change what rules keep as it is, or a directory above something that `below` says of.
 #[inline(always)]
 fn keep(subject: &Subject, operation: Operation, at: Location, below: u32) -> Answer {
+    let answer = host_path::reach(subject, at, below & PathsBelow::DENIED != 0);
+    if answer != Answer::Allow {
+        return answer;
+    }
     if !subject.wants(PolicyFlags::PATHS) || matches!(mount_owner(at.mount), MountOwner::Internal) {
         return Answer::Allow;
     }
@@ -228,7 +232,7 @@ pub(crate) fn extended(dentry: u64) -> Answer {
     let Some(subject) = Subject::current() else {
         return Answer::Allow;
     };
-    if !subject.wants(PolicyFlags::PATHS) {
+    if !subject.wants(PolicyFlags::PATHS | PolicyFlags::HOST_PATHS) {
         return Answer::Allow;
     }
     let mount = subject.label.written_mnt;

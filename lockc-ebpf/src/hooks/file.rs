@@ -6,8 +6,8 @@ use crate::{
     Answer,
     container::Subject,
     hooks::{
-        change::is_runtime_file, device::is_raw, foreign::is_foreign, interface::steers_machine,
-        kernel_log::KMSG,
+        change::is_runtime_file, device::is_raw, foreign::is_foreign, host_path,
+        interface::steers_machine, kernel_log::KMSG,
     },
     kernel::{
         FMODE_EXEC, FMODE_READ, FMODE_WRITE, File, Inode, Location, MountOwner, Task, mount_owner,
@@ -64,6 +64,10 @@ pub(crate) fn open(file: File) -> Answer {
             return answer;
         }
     }
+    let answer = host_path::reach(&subject, at, false);
+    if answer != Answer::Allow {
+        return answer;
+    }
     if subject.wants(PolicyFlags::PATHS) && !matches!(mount_owner(at.mount), MountOwner::Internal) {
         return path_rules(&subject, at, inode, mode);
     }
@@ -108,6 +112,10 @@ pub(crate) fn first_program(label: &'static Label, file: File) -> Answer {
         return Answer::Allow;
     };
     let at = file.location();
+    let answer = host_path::reach(&subject, at, false);
+    if answer != Answer::Allow {
+        return answer;
+    }
     if !subject.wants(PolicyFlags::PATHS) || matches!(mount_owner(at.mount), MountOwner::Internal) {
         return Answer::Allow;
     }

@@ -6,6 +6,7 @@ pub(crate) mod device;
 pub(crate) mod exec;
 pub(crate) mod file;
 pub(crate) mod foreign;
+pub(crate) mod host_path;
 pub(crate) mod identity;
 pub(crate) mod interface;
 pub(crate) mod kernel_call;

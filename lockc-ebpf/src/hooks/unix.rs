@@ -1,10 +1,11 @@
-//! Sockets of container engines: who may talk to one has the machine.
+//! Sockets of the host, above all those of container engines: who may talk to one has the machine.
 
 use lockc_common::{Operation, PolicyFlags, engine, interface::Name};
 
 use crate::{
     Answer,
     container::Subject,
+    hooks::host_path,
     kernel::{MountNamespace, MountOwner, Step, UnixAddress, mount_owner, read},
     maps::MOUNT_NAMESPACES,
     report::Object,
@@ -12,18 +13,18 @@ use crate::{
 
 /// `connect(2)` to the `struct sock` at `other`. What counts is where its owner has bound it, not the name by which
 /// the container has found it: a bind mount, a link or a descriptor change nothing, and an engine that starts
-/// anew, with a new socket, is known at once.
+/// anew, with a new socket, is known at once. Besides, a socket may be bound at a path of the host that is out of reach.
 #[inline(always)]
 pub(crate) fn connect(other: u64) -> Answer {
     let Some(subject) = Subject::current() else {
         return Answer::Allow;
     };
-    if !subject.wants(PolicyFlags::RUNTIME_SOCKETS) {
+    if !subject.wants(PolicyFlags::RUNTIME_SOCKETS | PolicyFlags::HOST_PATHS) {
         return Answer::Allow;
     }
     let address = UnixAddress::of(other);
     if address.is_abstract {
-        if engine::is_shim(address.name) {
+        if subject.wants(PolicyFlags::RUNTIME_SOCKETS) && engine::is_shim(address.name) {
             return subject.deny(Operation::RuntimeSocket, Object::Number(0));
         }
         return Answer::Allow;
@@ -33,7 +34,11 @@ pub(crate) fn connect(other: u64) -> Answer {
         // Whoever can be connected to has an address: it could not be read.
         return subject.deny(Operation::RuntimeSocket, Object::Number(0));
     }
-    if is_containers(at.mount) {
+    let answer = host_path::reach(&subject, at, false);
+    if answer != Answer::Allow {
+        return answer;
+    }
+    if !subject.wants(PolicyFlags::RUNTIME_SOCKETS) || is_containers(at.mount) {
         return Answer::Allow;
     }
     let parent = Step::parent(at.dentry).unwrap_or(0);

@@ -36,6 +36,7 @@ pub const FIELDS: &[Field] = &[
     field("OFF_CRED_SUID", &[("cred", "suid")], 4),
     field("OFF_CRED_UID", &[("cred", "uid")], 4),
     field("OFF_CRED_USER_NS", &[("cred", "user_ns")], 8),
+    field("OFF_DENTRY_FLAGS", &[("dentry", "d_flags")], 4),
     field("OFF_DENTRY_INODE", &[("dentry", "d_inode")], 8),
     field("OFF_DENTRY_NAME", &[("dentry", "d_name.name")], 8),
     field("OFF_DENTRY_NAME_LEN", &[("dentry", "d_name.len")], 4),

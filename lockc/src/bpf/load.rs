@@ -56,6 +56,9 @@ pub enum LoadError {
     /// A field is missing.
     #[error(transparent)]
     Layout(#[from] LayoutError),
+    /// Paths of the host have no place on a file system.
+    #[error(transparent)]
+    HostPath(#[from] crate::policy::HostError),
     /// A pin cannot be made.
     #[error(transparent)]
     Pin(#[from] PinError),

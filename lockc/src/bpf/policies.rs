@@ -9,13 +9,13 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use aya::maps::{Array, HashMap, LpmTrie, MapData, MapError, lpm_trie::Key};
 use lockc_common::{
-    EXEC_RULES, MAX_POLICIES, NetworkKey, PATH_RULE_LEN, POLICY_NAME_LEN, PathKey, PathVerdict,
-    PathsBelow, Policy, PolicyFlags, PolicyName,
+    EXEC_RULES, HOST_RULES, MAX_POLICIES, NetworkKey, PATH_RULE_LEN, POLICY_NAME_LEN, PathKey,
+    PathVerdict, PathsBelow, Policy, PolicyFlags, PolicyName,
 };
 use nix::{errno::Errno, libc};
 
 use super::{calls, load::LoadError};
-use crate::policy::NetworkRule;
+use crate::policy::{HostRule, NetworkRule};
 
 /// A policy as the programs need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct CompiledPolicy {
     pub paths: Vec<(Vec<u8>, PathVerdict)>,
     /// Rules about executing, as those about paths.
     pub exec: Vec<(Vec<u8>, PathVerdict)>,
+    /// Rules about paths of the host: see [`crate::policy::Mounts::rules`].
+    pub host: Vec<HostRule>,
     /// Rules about addresses and families of sockets.
     pub network: Vec<NetworkRule>,
 }
@@ -48,7 +50,7 @@ impl CompiledPolicy {
         };
         add(self.name.as_bytes());
         add(&self.flags.to_ne_bytes());
-        for rules in [&self.paths, &self.exec] {
+        for rules in [&self.paths, &self.exec, &self.host] {
             let mut rules: Vec<_> = rules.iter().collect();
             rules.sort_by(|a, b| a.0.cmp(&b.0));
             for (path, verdict) in rules {
@@ -87,7 +89,7 @@ fn below(rules: &[(Vec<u8>, PathVerdict)]) -> BTreeMap<&[u8], PathsBelow> {
     for (path, verdict) in rules {
         let bits = match verdict {
             PathVerdict::Allow => allowed,
-            PathVerdict::Deny => PathsBelow::DENIED,
+            PathVerdict::Deny | PathVerdict::NotRoot => PathsBelow::DENIED,
             PathVerdict::ReadOnly => PathsBelow::READ_ONLY | allowed,
             PathVerdict::Default => 0,
         };
@@ -98,6 +100,17 @@ fn below(rules: &[(Vec<u8>, PathVerdict)]) -> BTreeMap<&[u8], PathsBelow> {
         }
     }
     all
+}
+
+/// As [`below`], of rules about the host: whatever has one keeps its name.
+fn kept(rules: &[HostRule]) -> BTreeMap<&[u8], PathsBelow> {
+    let above = rules.iter().flat_map(|(path, _)| ancestors(path));
+    above.map(|path| (path, PathsBelow(PathsBelow::DENIED))).collect()
+}
+
+/// Without the bits by which rules about executing and about the host are told.
+fn number(rules: u32) -> u32 {
+    rules & !(EXEC_RULES | HOST_RULES)
 }
 
 /// The maps that make up policies.
@@ -158,9 +171,9 @@ impl Policies {
 
     /// Numbers of all rules in the maps.
     fn numbers(&self) -> BTreeSet<u32> {
-        let rules = self.rules.keys().flatten().map(|key| key.data().rules & !EXEC_RULES);
+        let rules = self.rules.keys().flatten().map(|key| number(key.data().rules));
         let network = self.network.keys().flatten().map(|key| key.data().rules);
-        let ancestors = self.ancestors.keys().flatten().map(|key| key.rules & !EXEC_RULES);
+        let ancestors = self.ancestors.keys().flatten().map(|key| number(key.rules));
         rules.chain(ancestors).chain(network).collect()
     }
 
@@ -222,8 +235,10 @@ impl Policies {
             .map(|(id, _)| *id)
             .or_else(|| (0..MAX_POLICIES).find(|id| !used.contains(id)))
             .ok_or(LoadError::Map { name: "POLICIES", reason: "every slot is in use".into() })?;
-        let has_rules =
-            !policy.paths.is_empty() || !policy.exec.is_empty() || !policy.network.is_empty();
+        let has_rules = !policy.paths.is_empty()
+            || !policy.exec.is_empty()
+            || !policy.host.is_empty()
+            || !policy.network.is_empty();
         let rules = if has_rules { self.free_number() } else { 0 };
         if let Err(error) = self.add_rules(rules, policy) {
             self.remove_rules(rules);
@@ -273,12 +288,16 @@ impl Policies {
     fn free_number(&self) -> u32 {
         let used = self.numbers();
         // There are fewer rules than numbers.
-        let numbers = 1..EXEC_RULES;
+        let numbers = 1..HOST_RULES;
         numbers.clone().find(|number| !used.contains(number)).unwrap_or(numbers.end - 1)
     }
 
     fn add_rules(&mut self, rules: u32, policy: &CompiledPolicy) -> Result<(), LoadError> {
-        for (rules, about) in [(rules, &policy.paths), (rules | EXEC_RULES, &policy.exec)] {
+        for (rules, about, above) in [
+            (rules, &policy.paths, below(&policy.paths)),
+            (rules | EXEC_RULES, &policy.exec, below(&policy.exec)),
+            (rules | HOST_RULES, &policy.host, kept(&policy.host)),
+        ] {
             for (path, verdict) in about {
                 let too_long = || LoadError::Map {
                     name: "PATH_RULES",
@@ -291,7 +310,7 @@ impl Policies {
                 );
                 self.rules.insert(&key, *verdict as u32, 0).map_err(failed("PATH_RULES"))?;
             }
-            for (path, PathsBelow(below)) in below(about) {
+            for (path, PathsBelow(below)) in above {
                 // It is no longer than the rule.
                 if let Some(key) = path_key(rules, path) {
                     self.ancestors.insert(key, below, 0).map_err(failed("PATH_ANCESTORS"))?;
@@ -306,22 +325,14 @@ impl Policies {
     }
 
     fn remove_rules(&mut self, rules: u32) {
-        let keys: Vec<_> = self
-            .rules
-            .keys()
-            .flatten()
-            .filter(|key| key.data().rules & !EXEC_RULES == rules)
-            .collect();
+        let keys: Vec<_> =
+            self.rules.keys().flatten().filter(|key| number(key.data().rules) == rules).collect();
         for key in keys {
             // Absent is as good as removed.
             let _ = self.rules.remove(&key);
         }
-        let keys: Vec<_> = self
-            .ancestors
-            .keys()
-            .flatten()
-            .filter(|key| key.rules & !EXEC_RULES == rules)
-            .collect();
+        let keys: Vec<_> =
+            self.ancestors.keys().flatten().filter(|key| number(key.rules) == rules).collect();
         for key in keys {
             let _ = self.ancestors.remove(&key);
         }
@@ -397,6 +408,7 @@ mod tests {
                 (b"/y/".to_vec(), PathVerdict::Allow),
             ],
             exec: Vec::new(),
+            host: Vec::new(),
             network: Vec::new(),
         };
         let mut b = a.clone();
@@ -407,6 +419,27 @@ mod tests {
         let mut c = a.clone();
         c.exec = std::mem::take(&mut c.paths);
         assert_ne!(a.digest(), c.digest());
+        let mut d = c.clone();
+        d.host = std::mem::take(&mut d.exec);
+        assert_ne!(c.digest(), d.digest());
+    }
+
+    #[test]
+    fn what_has_a_rule_about_the_host_keeps_its_name() {
+        let rule = |path: &[u8], verdict| (path.to_vec(), verdict);
+        // The second byte of the device is a slash.
+        let rules = [
+            rule(b"/\x01/\0\0/a/b/", PathVerdict::Deny),
+            rule(b"/\x01/\0\0/a/", PathVerdict::Allow),
+        ];
+        let paths: Vec<_> = kept(&rules).into_keys().collect();
+        assert_eq!(
+            paths,
+            [&b"/"[..], b"/\x01/", b"/\x01/\0\0/", b"/\x01/\0\0/a/", b"/\x01/\0\0/a/b/"]
+        );
+        for bits in [0, EXEC_RULES, HOST_RULES] {
+            assert_eq!(number(7 | bits), 7);
+        }
     }
 
     #[test]

@@ -79,6 +79,7 @@ pub fn run(kernel: &Kernel, maps: &Maps, directory: &Path) -> Result<(), SelfTes
         name: "self-test".into(),
         flags: PolicyFlags::PATHS | PolicyFlags::KERNEL_LOG,
         exec: Vec::new(),
+        host: Vec::new(),
         network: Vec::new(),
         paths: vec![(rule, PathVerdict::Deny)],
     }])?;

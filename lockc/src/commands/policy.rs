@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::config::{self, Checked, ConfigError, supported};
+use crate::config::{self, Checked, ConfigError};
 
 /// Shows policies.
 #[derive(Debug, clap::Args)]
@@ -20,8 +20,7 @@ enum Verb {
 
 /// Prints a policy with everything that it inherits.
 ///
-/// The TOML can be put into a configuration, where it means the same. A policy that this version
-/// does not enforce in full is shown with a note.
+/// The TOML can be put into a configuration, where it means the same.
 #[derive(Debug, clap::Args)]
 struct Show {
     /// Name of the policy: restricted, baseline, privileged, offline, or that of a [policy.NAME]
@@ -59,11 +58,10 @@ impl Show {
             let names: Vec<&str> = config.policies.keys().map(String::as_str).collect();
             bail!("unknown policy `{}`; policies: {}", self.name.escape_debug(), names.join(", "));
         };
-        let missing = supported::missing(policy);
         let text = match self.format {
-            Format::Toml => policy.to_toml(config.default.mode, &missing),
+            Format::Toml => policy.to_toml(config.default.mode),
             Format::Json => {
-                let json = policy.to_json(config.default.mode, &missing);
+                let json = policy.to_json(config.default.mode);
                 serde_json::to_string_pretty(&json).context("write JSON")? + "\n"
             }
         };

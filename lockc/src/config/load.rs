@@ -35,8 +35,7 @@ pub struct Source {
 /// A configuration with everything that is to be said about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checked {
-    /// What it means; `None` if it has mistakes. It may still ask for what is not enforced, and
-    /// must not be used then: see [`Self::usable`].
+    /// What it means; `None` if it has mistakes.
     pub config: Option<Config>,
     /// Mistakes and warnings.
     pub report: Report,

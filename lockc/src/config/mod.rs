@@ -2,8 +2,7 @@
 //!
 //! `/etc/lockc/lockc.toml` and the files of `lockc.d` beside it are checked in full before any
 //! of them counts, and all problems are reported together, each with its place and, for a
-//! misspelt name, a suggestion. What is configured and not enforced is refused like a mistake
-//! ([`supported`]): a rule that is silently ignored would be worse than none.
+//! misspelt name, a suggestion.
 
 mod expand;
 mod lint;
@@ -15,7 +14,6 @@ mod problem;
 mod read;
 mod reader;
 mod rules;
-pub mod supported;
 #[cfg(test)]
 mod tests;
 mod users;
@@ -131,7 +129,7 @@ impl Config {
         Checked::new(vec![Source { path: path.to_owned(), text: text.to_owned() }]).usable()
     }
 
-    /// Understands the content of a file, also if it asks for what is not enforced.
+    /// Understands the content of a file that has no mistake.
     #[cfg(test)]
     pub(crate) fn understand(text: &str, path: &Path) -> Self {
         let source = Source { path: path.to_owned(), text: text.to_owned() };

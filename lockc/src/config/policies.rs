@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, ops::Range};
 use lockc_common::POLICY_NAME_LEN;
 use toml::de::DeTable;
 
-use super::{Problem, reader::Reader, supported};
+use super::{Problem, reader::Reader};
 use crate::policy::{Exec, Level, Network, PathRules, Policy};
 
 /// Most `[policy.NAME]` tables.
@@ -42,14 +42,13 @@ impl Reader {
             return policies;
         }
         for (name, policy) in &mut policies {
-            if let Some(Typed { table, span }) = own.remove(name.as_str()) {
+            if let Some(Typed { table, .. }) = own.remove(name.as_str()) {
                 if let Some((key, _)) = table.get_key_value("extends") {
                     let message = format!("`{name}` is built in and extends nothing");
                     let help = "give a policy of your own another name".to_owned();
                     self.problems.push(Problem::new(key.span(), message).help(Some(help)));
                 }
                 self.policy_table(table, policy);
-                self.check_usable(policy, span);
             }
         }
         self.resolve(&own, &mut policies);
@@ -126,7 +125,6 @@ impl Reader {
                 }
                 name.clone_into(&mut policy.name);
                 self.policy_table(table, &mut policy);
-                self.check_usable(&policy, span.clone());
                 policies.insert(name.to_owned(), policy.clone());
                 let kinds = count(&policy).into_iter().zip(["path", "network"]);
                 for (sum, (count, kind)) in rules.iter_mut().zip(kinds) {
@@ -179,21 +177,5 @@ impl Reader {
         shown.push_str(first);
         let message = format!("policy `{first}` extends itself: {shown}");
         self.problem(place.map(toml::Spanned::span).unwrap_or_default(), message);
-    }
-
-    /// Says of a policy that nobody may use yet why that is so. Its uses are reported by
-    /// [`Self::check_enforced`].
-    fn check_usable(&mut self, policy: &Policy, span: Range<usize>) {
-        let missing = supported::missing(policy);
-        if !missing.is_empty() {
-            let keys: Vec<String> = missing.iter().map(|key| format!("`{key}`")).collect();
-            let verb = if keys.len() == 1 { "is" } else { "are" };
-            let message = format!(
-                "policy `{}` cannot be used: {} {verb} not enforced by this version",
-                policy.name,
-                keys.join(", ")
-            );
-            self.problems.push(Problem::warning(span, message));
-        }
     }
 }

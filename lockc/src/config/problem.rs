@@ -13,9 +13,6 @@ use super::{Source, merge::next_start};
 pub enum Severity {
     /// A mistake.
     Error,
-    /// Understood, and not enforced by this version: as bad as a mistake for whoever starts
-    /// lockc, not for whoever only wants to look at it.
-    NotEnforced,
     /// Probably not what was meant.
     Warning,
 }
@@ -24,7 +21,7 @@ impl Severity {
     /// Its name in messages.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Error | Self::NotEnforced => "error",
+            Self::Error => "error",
             Self::Warning => "warning",
         }
     }
@@ -53,11 +50,6 @@ impl Problem {
 
     pub(super) fn warning(span: Range<usize>, message: impl Into<String>) -> Self {
         Self { severity: Severity::Warning, ..Self::new(span, message) }
-    }
-
-    pub(super) fn not_enforced(span: Range<usize>, what: &str) -> Self {
-        let message = format!("{what} is not enforced by this version");
-        Self { severity: Severity::NotEnforced, ..Self::new(span, message) }
     }
 
     pub(super) fn help(self, help: Option<String>) -> Self {
@@ -138,7 +130,7 @@ impl Report {
 
     /// Whether lockc must not run with this configuration.
     pub fn is_fatal(&self) -> bool {
-        self.has(Severity::NotEnforced)
+        self.has(Severity::Error)
     }
 
     pub(super) fn without_warnings(mut self) -> Self {

@@ -9,7 +9,6 @@ use super::{
     Config, Fallback, LogFormat, OnError, Problem, Runtime, Source, expand, merge,
     problem::suggest,
     reader::{Reader, Value, integer},
-    supported,
 };
 use crate::policy::Mode;
 
@@ -68,33 +67,14 @@ impl Reader {
     }
 
     fn fallback(&mut self, table: &DeTable<'_>, config: &mut Config) {
-        let mut place = None;
         if let Some(default) = self.table(table, "default") {
             self.check_keys(default, "default", &["policy", "mode"]);
             let Fallback { policy, mode } = config.default.clone();
             let named = self.policy_name(default, "policy", config);
-            place = named.as_ref().map(|(_, span)| span.clone());
             config.default = Fallback {
                 policy: named.map_or(policy, |(name, _)| name),
                 mode: self.choice(default, "mode", &MODES).unwrap_or(mode),
             };
-        }
-        // The policy that nobody named can be one that is adjusted.
-        let adjusted = || {
-            let policies = table.get("policy")?.get_ref().as_table()?;
-            policies.get_key_value(config.default.policy.as_str()).map(|(key, _)| key.span())
-        };
-        if let Some(place) = place.or_else(adjusted) {
-            self.check_enforced(config, &config.default.policy, &place);
-        }
-    }
-
-    /// Reports the use, at `span`, of a policy that cannot be enforced in full.
-    pub(super) fn check_enforced(&mut self, config: &Config, policy: &str, span: &Range<usize>) {
-        let missing = config.policy(policy).map(supported::missing).unwrap_or_default();
-        for key in missing {
-            let what = format!("`{key}` of policy `{policy}`");
-            self.problems.push(Problem::not_enforced(span.clone(), &what));
         }
     }
 

@@ -54,9 +54,6 @@ impl Reader {
             self.problem(span, "[[rule]] has no `policy`");
         }
         let policy = self.policy_name(table, "policy", config);
-        if let Some((policy, span)) = &policy {
-            self.check_enforced(config, policy, span);
-        }
         let mode = self.choice(table, "mode", &MODES);
         let trust_claims = self.boolean(table, "trust_claims").unwrap_or(false);
         let matches = self.table(table, "match").map(|table| self.matches(table, config));

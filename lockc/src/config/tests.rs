@@ -222,27 +222,6 @@ fn every_key_of_a_policy_counts() {
     assert_eq!(config.policies["baseline"].mode, Some(Mode::Enforce));
 }
 
-/// What would not be enforced is refused where it is used, and named where it is not.
-#[test]
-fn what_is_not_enforced_is_not_accepted() {
-    for (key, value) in [("host_paths.deny", "[\"/x\"]")] {
-        let policy = format!("[policy.p]\nextends = \"restricted\"\n{key} = {value}\n");
-        let unused = parse(&policy).unwrap();
-        assert_eq!(supported::missing(&unused.policies["p"]), [key]);
-        let rule = "[[rule]]\nname = \"r\"\npolicy = \"child\"\n";
-        let child = "[policy.child]\nextends = \"p\"\n";
-        for (text, name) in [
-            (format!("[default]\npolicy = \"p\"\n{policy}"), "p"),
-            (format!("{policy}{child}{rule}"), "child"),
-            (format!("[policy.baseline]\n{key} = {value}\n"), "baseline"),
-        ] {
-            let error = parse(&text).unwrap_err();
-            let expected = format!("`{key}` of policy `{name}` is not enforced by this version");
-            assert!(error.contains(&expected), "{text}\n{error}");
-        }
-    }
-}
-
 /// Each file in `tests/config`, or each directory of files, beside its expected report. `BLESS=1`
 /// writes the reports anew.
 #[test]

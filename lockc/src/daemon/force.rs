@@ -7,12 +7,13 @@ use std::{
 
 use lockc_common::PathVerdict;
 
+use super::mounts::{self, HostRules};
 use crate::{
     bpf::{
         Kernel, LoadError,
         maps::{CompiledPolicy, Maps},
     },
-    config::{Config, supported},
+    config::Config,
     policy::{KernelRules, Mode, PathRule, Policy},
 };
 
@@ -20,6 +21,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Force {
     pub(super) config: Config,
+    /// Where the host paths of policies are.
+    pub(super) host: HostRules,
     /// Ids of the policies, by name and mode.
     ids: HashMap<(String, Mode), u32>,
     default: u32,
@@ -32,8 +35,19 @@ impl Force {
         maps: &Maps,
         kernel: &mut Kernel,
     ) -> Result<Self, LoadError> {
+        let host = mounts::resolve(&config)?;
+        Self::install_at(config, host, maps, kernel)
+    }
+
+    /// As [`Self::install`], with host paths that are there.
+    pub(super) fn install_at(
+        config: Config,
+        host: HostRules,
+        maps: &Maps,
+        kernel: &mut Kernel,
+    ) -> Result<Self, LoadError> {
         let (keys, compiled): (Vec<_>, Vec<_>) = in_use(&config)
-            .map(|(policy, mode)| ((policy.name.clone(), mode), compile(policy, mode)))
+            .map(|(policy, mode)| ((policy.name.clone(), mode), compile(policy, mode, &host)))
             .unzip();
         // Before anything changes: what is in force must stay whole if this one cannot be had.
         let wanted = (config.default.policy.clone(), config.default_mode());
@@ -46,7 +60,7 @@ impl Force {
         let ids = maps.install(&compiled)?;
         let default = ids[at];
         maps.set_default(default)?;
-        Ok(Self { config, ids: keys.into_iter().zip(ids).collect(), default })
+        Ok(Self { config, host, ids: keys.into_iter().zip(ids).collect(), default })
     }
 
     /// Id of a policy.
@@ -94,20 +108,18 @@ impl InForce {
 /// The policies that a decision can name, with each mode that it can have: containers may ask for
 /// every policy, in the mode that it has by itself.
 fn in_use(config: &Config) -> impl Iterator<Item = (&Policy, Mode)> {
-    config.policies.values().filter(|policy| supported::missing(policy).is_empty()).flat_map(
-        |policy| {
-            let rules = config.rules.iter().filter(|rule| rule.policy == policy.name);
-            let modes: HashSet<Mode> = rules
-                .map(|rule| rule.mode)
-                .chain([None])
-                .map(|mode| config.mode(&policy.name, mode))
-                .collect();
-            modes.into_iter().map(move |mode| (policy, mode))
-        },
-    )
+    config.policies.values().flat_map(|policy| {
+        let rules = config.rules.iter().filter(|rule| rule.policy == policy.name);
+        let modes: HashSet<Mode> = rules
+            .map(|rule| rule.mode)
+            .chain([None])
+            .map(|mode| config.mode(&policy.name, mode))
+            .collect();
+        modes.into_iter().map(move |mode| (policy, mode))
+    })
 }
 
-fn compile(policy: &Policy, mode: Mode) -> CompiledPolicy {
+fn compile(policy: &Policy, mode: Mode, host: &HostRules) -> CompiledPolicy {
     let KernelRules { flags, paths, exec, network } = policy.kernel_rules(mode);
     let bytes = |rules: Vec<(PathRule, PathVerdict)>| {
         rules.iter().map(|(rule, verdict)| (rule.as_bytes().to_vec(), *verdict)).collect()
@@ -117,6 +129,7 @@ fn compile(policy: &Policy, mode: Mode) -> CompiledPolicy {
         flags: flags.0,
         paths: bytes(paths),
         exec: bytes(exec),
+        host: host.get(&policy.name).cloned().unwrap_or_default(),
         network,
     }
 }
@@ -167,12 +180,17 @@ mod tests {
     fn compiled_policies_hold_all_rules() {
         let config = Config::understand(
             "[policy.a]\nextends = \"baseline\"\npaths.deny = [\"/x/**\"]\n\
-             paths.allow = [\"/x/y\"]\n",
+             paths.allow = [\"/x/y\"]\nhost_paths.deny = [\"/srv\"]\n",
             "lockc.toml".as_ref(),
         );
-        let compiled = compile(&config.policies["a"], Mode::Audit);
+        let rules = vec![(b"/\x01\0\0\0/srv/".to_vec(), PathVerdict::Deny)];
+        let host = HostRules::from([("a".to_owned(), rules.clone())]);
+        let compiled = compile(&config.policies["a"], Mode::Audit, &host);
         assert_eq!((compiled.name.as_str(), compiled.paths.len()), ("a", 4));
         assert!(compiled.paths.contains(&(b"/x/y/".to_vec(), PathVerdict::Allow)));
-        assert_ne!(compiled.flags & lockc_common::PolicyFlags::AUDIT, 0);
+        for flag in [lockc_common::PolicyFlags::AUDIT, lockc_common::PolicyFlags::HOST_PATHS] {
+            assert_ne!(compiled.flags & flag, 0);
+        }
+        assert_eq!(compiled.host, rules);
     }
 }

@@ -16,6 +16,7 @@ use nix::{
 use super::{
     force::{Force, InForce},
     keeper::Keeper,
+    mounts,
     reconcile::Reconciler,
     registry::Registry,
     status::Status,
@@ -47,6 +48,8 @@ pub(super) struct Reloader {
     pub(super) status: Status,
     /// Earlier ones that a decision under way may still go by.
     pub(super) leaving: Vec<Arc<Force>>,
+    /// Why host paths could not follow the last change of what is mounted.
+    pub(super) mounts_problem: Option<String>,
 }
 
 impl Reloader {
@@ -66,7 +69,8 @@ impl Reloader {
         let current = self.in_force.get();
         if config == current.config {
             self.status.up_to_date();
-            return;
+            // Links may lead elsewhere, which nobody tells.
+            return self.follow_mounts();
         }
         if let Err(error) = self.apply(config, &current) {
             return self.keep(&error.to_string());
@@ -79,6 +83,38 @@ impl Reloader {
             start.elapsed().as_millis(),
             self.summary()
         );
+    }
+
+    /// Whether some policy depends on what is mounted.
+    pub(super) fn has_host_paths(&self) -> bool {
+        !self.in_force.get().host.is_empty()
+    }
+
+    /// Puts host paths out of reach where they are now. If that fails, what is in force stays.
+    pub(super) fn follow_mounts(&mut self) {
+        let current = self.in_force.get();
+        let problem = match mounts::resolve(&current.config) {
+            Ok(host) if host == current.host => None,
+            Ok(host) => {
+                match Force::install_at(current.config.clone(), host, &self.maps, &mut self.kernel)
+                {
+                    Ok(force) => {
+                        // The policies keep their ids, so that decisions under way stay good.
+                        self.in_force.replace(force);
+                        log::info!("host paths follow what is mounted now");
+                        None
+                    }
+                    Err(error) => Some(error.to_string()),
+                }
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(problem) = &problem
+            && self.mounts_problem.as_ref() != Some(problem)
+        {
+            log::error!("host paths stay where they were when something was mounted: {problem}");
+        }
+        self.mounts_problem = problem;
     }
 
     /// What is in force, for people.

@@ -54,6 +54,7 @@ pub fn operation_name(operation: u32) -> &'static str {
         (Operation::TerminalInput, "terminal-input"),
         (Operation::Namespace, "namespace"),
         (Operation::MachineCall, "machine-call"),
+        (Operation::HostPath, "host-path"),
     ];
     NAMES.iter().find(|(known, _)| *known as u32 == operation).map_or("unknown", |(_, name)| name)
 }

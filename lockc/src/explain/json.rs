@@ -4,7 +4,6 @@ use serde_json::{Map, Value, json};
 
 use super::{Case, Explanation, Known, Outcome, user};
 use crate::{
-    config::supported,
     policy::{Miss, Passed, Reason, admission::Finding},
     runtime::engine::{Fact, Identity},
 };
@@ -16,7 +15,7 @@ impl Explanation<'_> {
         let policy = self
             .config
             .policy(&decision.policy)
-            .map(|policy| policy.to_json(self.config.default.mode, &supported::missing(policy)));
+            .map(|policy| policy.to_json(self.config.default.mode));
         let (facts, rules, admission, refused) = match &self.outcome {
             Outcome::Judged { identity, passed, judgement } => (
                 facts(identity),

@@ -6,7 +6,7 @@ use nix::unistd::Uid;
 
 use super::{Miss, Mode, Policy};
 use crate::{
-    config::{Config, Rule, supported},
+    config::{Config, Rule},
     runtime::engine::Identity,
 };
 
@@ -179,13 +179,6 @@ fn ask(identity: &Identity, config: &Config, decision: &mut Decision) {
             ));
             return;
         };
-        if let Some(missing) = supported::missing(policy).first() {
-            decision.refused = Some(format!(
-                "its {kind} {LABEL} asks for policy `{name}`: `{missing}` is not enforced by this \
-                 version"
-            ));
-            return;
-        }
         let mode = config.mode(name, None);
         let current = config.policy(&decision.policy);
         if compare(Some(policy), mode, current, decision.mode) {

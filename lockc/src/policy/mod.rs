@@ -5,6 +5,7 @@
 pub mod admission;
 mod decide;
 mod family;
+mod host;
 mod looser;
 mod matching;
 mod network;
@@ -16,6 +17,7 @@ mod show;
 pub use self::{
     decide::{Decision, LABEL, Passed, Reason, Subject, decide, passed_over},
     family::Family,
+    host::{HostError, HostRule, HostRules, Mounts},
     matching::{MAX_VALUE, Match, Miss, Owner, Pattern},
     network::{Endpoint, EndpointError, Network, NetworkMode, NetworkRule},
     path::{PathError, PathRule},

@@ -206,10 +206,8 @@ impl Policy {
         denied
     }
 
-    /// The policy in the form of the kernel side.
-    ///
-    /// Without what that cannot enforce: see [`crate::config::supported::missing`], which must
-    /// have found nothing.
+    /// The policy in the form of the kernel side. Rules about paths of the host depend on what is mounted:
+    /// [`super::Mounts::rules`].
     pub fn kernel_rules(&self, mode: Mode) -> KernelRules {
         let mut flags = self.denied_operations();
         let mut paths = Vec::new();
@@ -244,6 +242,9 @@ impl Policy {
         }
         if self.network.restricts_addresses() {
             flags.0 |= PolicyFlags::NETWORK_RULES;
+        }
+        if !self.host_paths.is_empty() {
+            flags.0 |= PolicyFlags::HOST_PATHS;
         }
         if mode == Mode::Audit {
             flags.0 |= PolicyFlags::AUDIT;

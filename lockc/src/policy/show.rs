@@ -37,8 +37,8 @@ const MAX_BRIEF: usize = 4;
 
 impl Policy {
     /// The policy with everything it inherits, by the keys of the configuration. `default` is the
-    /// mode of a policy that names none, `missing` what is not enforced.
-    pub fn to_json(&self, default: Mode, missing: &[&str]) -> Value {
+    /// mode of a policy that names none.
+    pub fn to_json(&self, default: Mode) -> Value {
         let Self { name, base, mode, network, exec, admission, .. } = self;
         let texts =
             |list: &[PathRule]| -> Vec<String> { list.iter().map(PathRule::to_string).collect() };
@@ -64,7 +64,6 @@ impl Policy {
             "name": name,
             "base": base.name(),
             "denies": self.denied_names(),
-            "not_enforced": missing,
             "mode": mode.unwrap_or(default).name(),
             "run_as_non_root": self.run_as_non_root(),
             "user_namespaces": self.user_namespaces().name(),
@@ -94,16 +93,13 @@ impl Policy {
     }
 
     /// The same as a table that can be put into a configuration, where it means the same.
-    pub fn to_toml(&self, default: Mode, missing: &[&str]) -> String {
-        let json = self.to_json(default, missing);
+    pub fn to_toml(&self, default: Mode) -> String {
+        let json = self.to_json(default);
         let name = &self.name;
         let mut denied = self.denied_names();
         denied.retain(|name| !BY_KEY.contains(name));
         let denied = if denied.is_empty() { "nothing".to_owned() } else { denied.join(", ") };
         let mut out = format!("# Denied whatever the keys below say: {denied}\n");
-        for key in missing {
-            let _ = writeln!(out, "# {key} is not enforced by this version");
-        }
         let _ = writeln!(out, "[policy.{}]", toml_key(name));
         if *name != self.base.name() {
             let _ = writeln!(out, "extends = \"{}\"", self.base);
@@ -270,7 +266,7 @@ mod tests {
             "#,
         );
         for policy in config.policies.values() {
-            let shown = policy.to_toml(Mode::Enforce, &[]);
+            let shown = policy.to_toml(Mode::Enforce);
             let again = understood(&shown).policies[&policy.name].clone();
             let mode = Some(policy.mode.unwrap_or(Mode::Enforce));
             assert_eq!(again, Policy { mode, ..policy.clone() }, "{shown}");

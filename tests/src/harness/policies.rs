@@ -55,6 +55,12 @@ pub(crate) const OWN: &[(&str, &str)] = &[
          paths.read_only = [\"/srv/ro\"]\n\
          paths.deny = [\"/srv/secret\"]\n",
     ),
+    (
+        "no-host-files",
+        "extends = \"baseline\"\n\
+         host_paths.deny = [\"/srv/lockc-host/secret\", \"/srv/lockc-host/deep/kept\", \
+         \"/srv/lockc-host/link\", \"/srv/lockc-mounts/volume/inside\", \"/srv/lockc-mounts/kept\"]\n",
+    ),
     ("allow-family", "extends = \"baseline\"\nnetwork.families = [\"xdp\"]\n"),
     ("non-root", "extends = \"baseline\"\nrun_as_non_root = true\n"),
     ("confined", "extends = \"baseline\"\nuser_namespaces = \"deny\"\nio_uring = \"deny\"\n"),

@@ -34,7 +34,7 @@ const fn test(name: &'static str, run: fn(&Context) -> Result<()>) -> Test {
 
 /// Makes the token readable under the default policy.
 const OPEN: &str =
-    "[policy.baseline]\npaths.allow = [\"/run/secrets/kubernetes.io/serviceaccount\"]\n";
+    "[policy.baseline.paths]\nallow = [\"/run/secrets/kubernetes.io/serviceaccount\"]\n";
 
 /// Where user names of `match.owner` are looked up.
 const PASSWD: &str = "/etc/passwd";
@@ -259,7 +259,7 @@ fn storm(context: &Context) -> Result<()> {
     let variant = |number: usize| {
         let paths: Vec<String> =
             (0..=number % 7).map(|n| format!("\"/opt/{number}/{n}\"")).collect();
-        format!("{closed}[policy.baseline]\npaths.deny = [{}]\n", paths.join(", "))
+        format!("{closed}[policy.baseline.paths]\ndeny = [{}]\n", paths.join(", "))
     };
     lockc.reload(&variant(0))?;
     lockc.reload(&closed)?;

@@ -267,10 +267,15 @@ pub(super) struct Overlay(PathBuf);
 impl Overlay {
     /// `None` on a kernel that has no overlayfs.
     pub(super) fn new(context: &Context) -> Result<Option<Self>> {
-        let scratch = context.scratch();
-        let [upper, work, merged] =
-            ["upper", "work", "merged"].map(|name| scratch.join("overlay").join(name));
-        for dir in [&upper, &work, &merged] {
+        let merged = context.scratch().join("overlay/merged");
+        Self::at(context, "overlay", &merged)
+    }
+
+    /// As [`Overlay::new`], mounted at `merged`, with a writable layer of this name.
+    pub(super) fn at(context: &Context, name: &str, merged: &Path) -> Result<Option<Self>> {
+        let layers = context.scratch().join(name);
+        let [upper, work] = ["upper", "work"].map(|name| layers.join(name));
+        for dir in [&upper, &work, merged] {
             fs::create_dir_all(dir)?;
         }
         let data = format!(
@@ -279,8 +284,8 @@ impl Overlay {
             upper.display(),
             work.display()
         );
-        match mount(Some("overlay"), &merged, Some("overlay"), MsFlags::empty(), Some(&*data)) {
-            Ok(()) => Ok(Some(Self(merged))),
+        match mount(Some("overlay"), merged, Some("overlay"), MsFlags::empty(), Some(&*data)) {
+            Ok(()) => Ok(Some(Self(merged.to_owned()))),
             Err(Errno::ENODEV) => {
                 let known = fs::read_to_string("/proc/filesystems")?;
                 ensure!(!known.contains("overlay"), "overlayfs is known, yet cannot be mounted");

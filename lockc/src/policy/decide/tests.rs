@@ -231,7 +231,7 @@ fn a_label_asks_for_a_policy() {
     let config = config(
         "[policy.kiosk]\nextends = \"baseline\"\npaths.deny = [\"/etc/shadow\"]\n\
          [policy.lax]\nextends = \"baseline\"\nmode = \"audit\"\n\
-         [policy.later]\nextends = \"baseline\"\nhost_paths.deny = [\"/x\"]\n",
+         [policy.host]\nextends = \"baseline\"\nhost_paths.deny = [\"/x\"]\n",
     );
     for (asked, policy, refused) in [
         ("restricted", "restricted", None),
@@ -240,7 +240,7 @@ fn a_label_asks_for_a_policy() {
         ("privileged", "baseline", None),
         ("lax", "baseline", None),
         ("offline", "offline", None),
-        ("later", "baseline", Some("`host_paths.deny` is not enforced by this version")),
+        ("host", "host", None),
         ("restrictd", "baseline", Some("asks for policy `restrictd`, which does not exist")),
         ("\u{1b}[2J", "baseline", Some("`\\u{1b}[2J`")),
     ] {
@@ -280,8 +280,7 @@ proptest::proptest! {
         tier in "(infra|kiosk|x)",
         image in "(registry.example/agents/)?[a-z]{0,3}",
         asked in "(privileged|baseline|restricted)",
-        // Without `offline`, which is not enforced by this version.
-        default in 1usize..4,
+        default in 0usize..4,
     ) {
         let default = Policy::built_in(Level::ALL[default]);
         let config = config(&format!("[default]\npolicy = \"{}\"\n{RULES}", default.name));
