@@ -25,7 +25,7 @@ clean: ; rm -f main libadd.so
 M
 make -j 2 -O --no-print-directory check | sort
 make -q all && echo up to date
-tcc -run main.c ./libadd.so
+printf '#include <stdio.h>\nint main(void) { puts("in memory"); }\n' | tcc -run -
 ./main ./absent.so || echo "exit code $?"
 make --no-print-directory clean
 ls

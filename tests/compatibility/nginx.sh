@@ -23,16 +23,18 @@ C
 nginx -t -c /tmp/nginx.conf
 nginx -c /tmp/nginx.conf
 pid=$(cat /tmp/nginx.pid)
+# Without times and process ids.
+plain() { sed -E 's/^[0-9/]+ [0-9:]+ //; s/[0-9]+#[0-9]+: (\*[0-9]+ )?//'; }
 get() { busybox wget -qO - "http://127.0.0.1/$1"; }
 get page
 get pass/page
 get long | sha256sum
 get absent 2>&1 || true
 ps -o user= --ppid "$pid" | sort | uniq -c
-nginx -s reload -c /tmp/nginx.conf
+nginx -s reload -c /tmp/nginx.conf 2>&1 | plain
 get page
-nginx -s quit -c /tmp/nginx.conf
+nginx -s quit -c /tmp/nginx.conf 2>&1 | plain
 while kill -0 "$pid" 2>/dev/null; do sleep 0.1; done
 # "GET … 200 7", without the time
 cut -d '"' -f 2-3 /tmp/access.log
-cat /tmp/error.log
+plain </tmp/error.log

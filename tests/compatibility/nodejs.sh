@@ -4,7 +4,7 @@ cat >/tmp/work.js <<'J'
 const { Worker, isMainThread, parentPort, workerData } = require('node:worker_threads');
 if (!isMainThread) {
 	let sum = 0;
-	for (let n = 0; n < 200000; n++) sum = (sum + n * workerData) % 1000003;
+	for (let n = 0; n < 50000; n++) sum = (sum + n * workerData) % 1000003;
 	parentPort.postMessage(sum);
 	return;
 }
@@ -18,7 +18,7 @@ const get = (port) => new Promise((done, fail) =>
 	}).on('error', fail));
 (async () => {
 	let sum = 0;
-	for (let n = 0; n < 300000; n++) sum = (sum * 31 + n) % 1000003;
+	for (let n = 0; n < 100000; n++) sum = (sum * 31 + n) % 1000003;
 	console.log('hot loop', sum);
 	console.log('workers', await Promise.all([1, 2].map(work)));
 	const server = http.createServer((request, answer) => answer.end(`you asked for ${request.url}`));

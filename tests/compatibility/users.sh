@@ -9,12 +9,13 @@ sudo -u edge id
 runuser -u edge -- id -un
 setpriv --reuid edge --regid edge --clear-groups --no-new-privs grep -E '^(Uid|CapEff|NoNewPrivs)' /proc/self/status
 su edge -c 'sudo -n id'
-su edge -c 'passwd -S'
-passwd -S root
+# Without the dates.
+su edge -c 'passwd -S' | cut -d ' ' -f 1-2
+passwd -S root | cut -d ' ' -f 1-2
 echo 'edge:a new Passw0rd' | chpasswd
-passwd -S edge
+passwd -S edge | cut -d ' ' -f 1-2
 useradd --create-home --shell /bin/sh other
-su other -c 'id -un; touch file; stat -c "%U %a" file'
+su - other -c 'id -un; touch file; stat -c "%U %a" file'
 ls -ld /home/other | cut -d ' ' -f 1-4
 userdel --remove other
 su edge -c 'ls /root' 2>&1 || echo "exit code $?"

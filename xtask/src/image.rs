@@ -86,7 +86,7 @@ const EXCLUDED: [&str; 8] = [
 /// Run by mmdebstrap on the finished root directory.
 const FINISH: &str = include_str!("guest/full-image.sh");
 
-/// Enough for the packages (about 800 MB) and for what tests write; sparse.
+/// Enough for the packages (about 890 MB) and for what tests write; sparse.
 const SIZE: &str = "4G";
 
 /// The image for this kernel, built unless it is there.
@@ -132,7 +132,7 @@ pub(crate) fn build(kernel: &Files, architecture: Architecture) -> Result<PathBu
     Ok(image)
 }
 
-/// Removes earlier images, which nothing names any more; each has 600 MB.
+/// Removes earlier images, which nothing names any more; each has 900 MB.
 fn forget_others(dir: &Path) -> Result<()> {
     for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
         let path = entry.with_context(|| format!("cannot read {}", dir.display()))?.path();

@@ -144,6 +144,8 @@ fn work(
     let token = root.join(DENIED.trim_start_matches('/'));
     fs::create_dir_all(token.parent().context("the token has no directory")?)?;
     fs::write(&token, TOKEN)?;
+    // As engines write it.
+    fs::write(root.join("etc/hosts"), "127.0.0.1 localhost\n::1 localhost\n127.0.0.1 box\n")?;
 
     let commands = format!(
         "/compatibility/script </dev/null 2>&1; echo \"\nexit code $?\n{END}\"; \
