@@ -117,8 +117,9 @@ fn same_work(
                 .map(str::to_owned)
                 .collect::<Vec<_>>())
         })?;
-        ensure!(denials.is_empty(), "with {with}: denials\n{}", denials.join("\n"));
-        ensure!(said == before, "with {with}: {}", difference(&before, &said));
+        let denials = denials.join("\n");
+        ensure!(said == before, "with {with}: {}\n{denials}", difference(&before, &said));
+        ensure!(denials.is_empty(), "with {with}: denials\n{denials}");
         ensure!(marker.contains("not permitted"), "with {with}: the token can be read: {marker}");
     }
     Ok(())
