@@ -8,6 +8,7 @@ pub(crate) mod daemon;
 pub(crate) mod engine;
 pub(crate) mod fixture;
 pub(crate) mod holdings;
+pub(crate) mod overlay;
 pub(crate) mod policies;
 pub(crate) mod process;
 pub(crate) mod runner;

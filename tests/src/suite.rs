@@ -1,6 +1,7 @@
 //! The tests, grouped by promise.
 
 mod admission;
+mod compatibility;
 mod engines;
 mod escape;
 mod examples;
@@ -54,7 +55,7 @@ const MICRO: [&[Test]; 22] = [
 
 /// Tests for the full guest.
 pub(crate) fn full() -> Vec<&'static Test> {
-    engines::TESTS.iter().chain(examples::ENGINES).collect()
+    [engines::TESTS, examples::ENGINES, compatibility::TESTS].into_iter().flatten().collect()
 }
 
 /// Tests for the small guest.

@@ -267,7 +267,7 @@ pub(crate) fn same_output(
 }
 
 /// The first line in which two texts differ.
-fn difference(off: &str, on: &str) -> String {
+pub(crate) fn difference(off: &str, on: &str) -> String {
     let (mut left, mut right) = (off.lines(), on.lines());
     let mut number = 0;
     loop {

@@ -210,6 +210,12 @@ impl Bundle {
             "defaultAction": "SCMP_ACT_ALLOW",
             "syscalls": [ { "names": ["mount", "umount2"], "action": "SCMP_ACT_ERRNO" } ],
         });
+        self.mask()
+    }
+
+    /// Hides paths in `/proc` and makes some read-only, as engines do.
+    pub(crate) fn mask(&mut self) -> &mut Self {
+        let linux = &mut self.config["linux"];
         // Those of Docker 26 and of podman 5.
         linux["maskedPaths"] = json!([
             "/proc/asound",

@@ -26,7 +26,10 @@ disable() {
 	done
 }
 disable docker.service apparmor.service podman.service podman-auto-update.service \
-	podman-restart.service podman-clean-transient.service nftables.service e2scrub_reap.service
+	podman-restart.service podman-clean-transient.service nftables.service e2scrub_reap.service \
+	nginx.service postgresql.service rsync.service valkey-server.service
+# The cluster that the package makes: the tests make their own.
+rm -rf "$root"/etc/postgresql/* "$root"/var/lib/postgresql/*
 mkdir -p "$root/etc/systemd/system"
 for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
 	fstrim.timer podman-auto-update.timer getty@tty1.service serial-getty@ttyS0.service \
