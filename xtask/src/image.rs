@@ -70,8 +70,8 @@ const SOFTWARE: [&str; 15] = [
     "valkey-server",
 ];
 
-/// Files that are not installed. The second half is what PostgreSQL compiles queries with (LLVM), which
-/// is as large as all other software, and sources of locales.
+/// Files that are not installed: documents, sources of locales, and LLVM, which the database would
+/// compile queries with and which is as large as all other software.
 const EXCLUDED: [&str; 8] = [
     "/usr/share/doc/*",
     "/usr/share/man/*",
