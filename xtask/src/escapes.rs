@@ -21,10 +21,21 @@ const KERNELS: [(&str, &str); 4] =
 const RUNTIMES: [(&str, &str); 4] =
     [("runc-new", "runc"), ("runc", "runc 1.1"), ("crun", "crun"), ("youki", "youki")];
 /// Groups of tests of which every one is about some attack.
-const GROUPS: [&str; 9] =
-    ["token", "escape", "kernel", "machine", "network", "identity", "exec", "files", "runtime"];
+const GROUPS: [&str; 10] = [
+    "token",
+    "escape",
+    "kernel",
+    "machine",
+    "network",
+    "identity",
+    "exec",
+    "files",
+    "runtime",
+    "host-paths",
+];
 /// Tests of those groups that are about something else.
-const OTHERS: [&str; 3] = ["exec/audit", "files/audit", "kernel/own-namespaces"];
+const OTHERS: [&str; 4] =
+    ["exec/audit", "files/audit", "host-paths/own-root", "kernel/own-namespaces"];
 const DOCUMENT: &str = "docs/escape-matrix.md";
 const HEAD: &str = "\
 # Escape matrix
