@@ -1,5 +1,7 @@
 //! Events for the daemon. Whatever cannot be reported is counted.
 
+use core::arch::asm;
+
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_ktime_get_ns,
     generated::{bpf_get_current_comm, bpf_probe_read_kernel},
@@ -111,6 +113,15 @@ fn within_rate(handle: u64) -> bool {
     false
 }
 
+/// The value, of which the compiler knows nothing from here on: it leaves out a mask where it knows the bound, which
+/// the verifier of 6.1 may not.
+#[inline(always)]
+fn unknown(mut value: u64) -> u64 {
+    // SAFETY: copies a register to itself.
+    unsafe { asm!("{value} = {value}", value = inout(reg) value) };
+    value
+}
+
 #[inline(always)]
 fn send(header: &Header, number: u32, detail: Detail<'_>) {
     let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
@@ -141,7 +152,7 @@ fn send(header: &Header, number: u32, detail: Detail<'_>) {
         if let Detail::Path(path) = detail {
             let (address, len) = path.tail(EVENT_PATH_LEN as u32 - 1);
             // The mask repeats for the verifier what `tail` has bounded.
-            let len = len & (EVENT_PATH_LEN as u32 - 1);
+            let len = unknown(u64::from(len)) as u32 & (EVENT_PATH_LEN as u32 - 1);
             if bpf_probe_read_kernel((&raw mut (*event).path).cast(), len, address as *const _) == 0
             {
                 (*event).path_len = len;

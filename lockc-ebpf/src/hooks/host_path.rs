@@ -27,7 +27,7 @@ pub(crate) fn reach(subject: &Subject, at: Location, moves: bool) -> Answer {
     Answer::Allow
 }
 
-/// A function of its own, of numbers: within every hook that needs it, some would be longer than 6.1 takes.
+/// A function of its own, of numbers alone: within every hook, programs would be several times as long.
 #[inline(never)]
 extern "C" fn is_out_of_reach(rules: u32, dentry: u64, root: u64, moves: u64) -> u64 {
     u64::from(denies(rules, dentry, root, moves != 0))
