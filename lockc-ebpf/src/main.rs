@@ -102,11 +102,15 @@ fn bprm_check_security(ctx: LsmContext) -> i32 {
 fn mmap_file(ctx: LsmContext) -> i32 {
     // Memory without a file has none: see `task_kill`. Since 6.14 the verifier knows that the argument can be null,
     // and wants to see that it is not.
+    let (protection, flags) = (ctx.arg(2), ctx.arg(3));
+    if !hooks::code::may_matter(protection, flags) {
+        return 0;
+    }
     let file = File::new(ctx.arg(0));
     if kernel::argument(ctx.as_ptr() as u64, 0) == Some(0) || file.is_null() {
         return 0;
     }
-    hooks::code::map(file, ctx.arg(2), ctx.arg(3)).errno()
+    hooks::code::map(file, protection, flags).errno()
 }
 
 #[lsm(hook = "file_mprotect")]

@@ -41,19 +41,26 @@ pub(crate) fn program(bprm: Bprm) -> Answer {
     decide(&subject, bprm.file(), Use::Program)
 }
 
-/// `mmap(2)` of a file. Nearly all of them are for data, and not worth a lookup.
 #[inline(always)]
-pub(crate) fn map(file: File, protection: u64, flags: u64) -> Answer {
+fn is_shared(flags: u64) -> bool {
     const MAP_TYPE: u64 = 0xf;
     const MAP_PRIVATE: u64 = 2;
-    let is_shared = flags & MAP_TYPE != MAP_PRIVATE;
-    if protection & PROT_EXEC == 0 && !is_shared {
-        return Answer::Allow;
-    }
+    flags & MAP_TYPE != MAP_PRIVATE
+}
+
+/// Nearly all mappings are for data, and not worth a lookup.
+#[inline(always)]
+pub(crate) fn may_matter(protection: u64, flags: u64) -> bool {
+    protection & PROT_EXEC != 0 || is_shared(flags)
+}
+
+/// `mmap(2)` of a file that [`may_matter`].
+#[inline(always)]
+pub(crate) fn map(file: File, protection: u64, flags: u64) -> Answer {
     let Some(subject) = Subject::current() else {
         return Answer::Allow;
     };
-    if is_shared {
+    if is_shared(flags) {
         remember_writer(&subject, file);
     }
     if protection & PROT_EXEC == 0 {
@@ -89,6 +96,9 @@ fn decide(subject: &Subject, file: File, used: Use) -> Answer {
         return Answer::Allow;
     }
     let inode = file.inode();
+    if is_of_layer(at, inode, is_internal) {
+        return layer(subject, at);
+    }
     if subject.wants(PolicyFlags::FILELESS) && (is_internal || inode.is_unlinked()) {
         let answer = subject.deny(Operation::Fileless, Object::At(at));
         if answer != Answer::Allow {
@@ -103,6 +113,26 @@ fn decide(subject: &Subject, file: File, used: Use) -> Answer {
     }
     if subject.wants(PolicyFlags::EXEC) && !is_internal {
         return rules(subject, at);
+    }
+    Answer::Allow
+}
+
+/// Behind a mapping of overlayfs lies the file of a layer (`ovl_mmap`, 6.1; `backing_file_mmap`, 6.12): with a mount
+/// of the kernel's own, or with the overlay's path and the layer's inode. Neither tells what was mapped.
+#[inline(always)]
+fn is_of_layer(at: Location, inode: Inode, is_internal: bool) -> bool {
+    superblock_of(at.dentry) != Some(inode.superblock())
+        || (is_internal && Step::parent(at.dentry) != Some(at.dentry))
+}
+
+/// Data of such a file that is made code. Loaders map code as what it is.
+#[inline(always)]
+fn layer(subject: &Subject, at: Location) -> Answer {
+    if subject.wants(PolicyFlags::DRIFT) {
+        return subject.deny(Operation::Drift, Object::At(at));
+    }
+    if subject.wants(PolicyFlags::EXEC) {
+        return subject.deny(Operation::Exec, Object::At(at));
     }
     Answer::Allow
 }

@@ -177,6 +177,7 @@ fn drift_restart(context: &Context) -> Result<()> {
     let second = [
         Attack::denied("again", "run /root/new", DRIFT),
         Attack::denied("map", "map /root/new", DRIFT),
+        Attack::denied("protect", "protect /root/new", DRIFT),
         Attack::denied("memfd", "run-memfd", DRIFT),
         Attack::ordinary("image", "run /bin/busybox"),
         Attack::ordinary("memory", "generate"),
