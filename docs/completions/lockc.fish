@@ -1,0 +1,57 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_lockc_global_optspecs
+    string join \n h/help V/version
+end
+
+function __fish_lockc_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_lockc_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_lockc_using_subcommand
+    set -l cmd (__fish_lockc_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c lockc -n "__fish_lockc_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c lockc -n "__fish_lockc_needs_command" -s V -l version -d 'Print version'
+complete -c lockc -n "__fish_lockc_needs_command" -f -a "check" -d 'Checks the configuration, all of it at once'
+complete -c lockc -n "__fish_lockc_needs_command" -f -a "explain" -d 'Says which policy a container gets, why, and whether it starts'
+complete -c lockc -n "__fish_lockc_needs_command" -f -a "policy" -d 'Shows policies'
+complete -c lockc -n "__fish_lockc_needs_command" -f -a "run" -d 'Enforces until it is told to stop (SIGTERM); what is enforced stays so'
+complete -c lockc -n "__fish_lockc_needs_command" -f -a "status" -d 'Shows whether the daemon runs, and whether the configuration on disk is what it enforces'
+complete -c lockc -n "__fish_lockc_needs_command" -f -a "unload" -d 'Removes everything that lockc keeps in the kernel: no container is contained any more'
+complete -c lockc -n "__fish_lockc_using_subcommand check" -l config -d 'The configuration; *.toml in lockc.d beside it are read as well' -r -F
+complete -c lockc -n "__fish_lockc_using_subcommand check" -l format -d 'How the outcome is printed' -r -f -a "text\t'For people'
+json\t'One JSON object'"
+complete -c lockc -n "__fish_lockc_using_subcommand check" -l host -d 'Check this machine too: user, PID namespace, kernel, BTF, security modules, boot parameter, runtimes, and who can write the configuration'
+complete -c lockc -n "__fish_lockc_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c lockc -n "__fish_lockc_using_subcommand explain" -l config -d 'The configuration' -r -F
+complete -c lockc -n "__fish_lockc_using_subcommand explain" -l format -d 'How it is printed' -r -f -a "text\t'For people'
+json\t'One JSON object, see docs/explain.md'"
+complete -c lockc -n "__fish_lockc_using_subcommand explain" -l id -d 'Container id of a bundle; otherwise what the bundle\'s path names' -r
+complete -c lockc -n "__fish_lockc_using_subcommand explain" -l owner -d 'User id of who starts the runtime; otherwise who owns the bundle, or the state directory' -r
+complete -c lockc -n "__fish_lockc_using_subcommand explain" -l runtime -d 'Name of the [[runtime]]; otherwise the one whose state it is, or the first' -r
+complete -c lockc -n "__fish_lockc_using_subcommand explain" -l root -d 'The runtime\'s state directory, as in its own --root; otherwise those of runtimes and engines' -r -F
+complete -c lockc -n "__fish_lockc_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c lockc -n "__fish_lockc_using_subcommand policy; and not __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
+complete -c lockc -n "__fish_lockc_using_subcommand policy; and not __fish_seen_subcommand_from show" -f -a "show" -d 'Prints a policy with everything that it inherits'
+complete -c lockc -n "__fish_lockc_using_subcommand policy; and __fish_seen_subcommand_from show" -l config -d 'The configuration' -r -F
+complete -c lockc -n "__fish_lockc_using_subcommand policy; and __fish_seen_subcommand_from show" -l format -d 'How it is printed' -r -f -a "toml\t'A table of the configuration'
+json\t'One JSON object'"
+complete -c lockc -n "__fish_lockc_using_subcommand policy; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c lockc -n "__fish_lockc_using_subcommand run" -l config -d 'The configuration' -r -F
+complete -c lockc -n "__fish_lockc_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c lockc -n "__fish_lockc_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c lockc -n "__fish_lockc_using_subcommand unload" -s h -l help -d 'Print help (see more with \'--help\')'
