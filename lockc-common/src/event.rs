@@ -82,6 +82,8 @@ pub enum Operation {
     MachineCall = 45,
     /// A path of the host that is out of reach was to be opened, changed or connected to.
     HostPath = 29,
+    /// A file of lockc's, or what is in a directory of its, was to be changed; or the name of a directory above.
+    OwnFile = 46,
 }
 
 /// What came of it.
@@ -145,9 +147,11 @@ pub enum Counter {
     /// Tasks whose end could not be counted (kernels before 6.2): records of ended containers are left to
     /// the daemon.
     Uncounted = 5,
+    /// Tasks that ran before lockc and have a label now.
+    Adopted = 6,
 }
 
 impl Counter {
     /// Number of counters.
-    pub const COUNT: u32 = 6;
+    pub const COUNT: u32 = 7;
 }

@@ -8,6 +8,7 @@
 
 /// The first 16 bytes of a file name, zero-padded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
 pub struct Name(pub [u64; 2]);
 
 impl Name {
@@ -76,6 +77,12 @@ impl FileSystem {
             0x6462_6720 | 0x7472_6163 | 0xcafe_4a11 | 0xde5e_81e4 | 0x6165_676c => Self::Internals,
             _ => Self::Other,
         }
+    }
+
+    /// Whether making, removing or renaming something there changes the machine.
+    #[inline(always)]
+    pub const fn is_kernels(self) -> bool {
+        matches!(self, Self::Settings | Self::Internals)
     }
 }
 

@@ -28,6 +28,8 @@ impl LabelFlags {
     pub const CRIU: u32 = 1 << 2;
     /// Nobody registered this runtime; the kernel side recognised it.
     pub const UNREGISTERED: u32 = 1 << 3;
+    /// The task ran before lockc.
+    pub const ADOPTED: u32 = 1 << 4;
 }
 
 /// No user has this id (`INVALID_UID`, include/linux/uidgid.h, 6.12).

@@ -6,6 +6,7 @@
 //! [`LAYOUT_VERSION`], which is part of the pin directory's name.
 #![no_std]
 
+mod adoption;
 pub mod call;
 pub mod engine;
 mod event;
@@ -15,6 +16,7 @@ pub mod network;
 mod policy;
 mod registration;
 
+pub use adoption::{Adoption, AdoptionFlags};
 pub use event::{Counter, EVENT_PATH_LEN, Event, Operation, RATE_LIMIT, RATE_WINDOW_NS, Verdict};
 pub use label::{InodeKey, Label, LabelFlags, NO_USER, State, Stdio};
 pub use network::{NetworkKey, NetworkVerdict};
@@ -23,11 +25,12 @@ pub use policy::{
     PathVerdict, PathsBelow, Policy, PolicyFlags, PolicyName,
 };
 pub use registration::{
-    CONTAINER_ID_LEN, Container, ContainerName, NAME_LEN, Pending, RegistrationFlags, RuntimeName,
+    CONTAINER_ID_LEN, Container, ContainerName, KnownFile, NAME_LEN, NameEnd, Pending,
+    RegistrationFlags, RuntimeName,
 };
 
 /// Version of everything in this crate, as used in `/sys/fs/bpf/lockc/v<N>/`.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 7;
 
 /// The record of tasks that nobody registered: the safe default. Its policy is
 /// the configured default, and it is never removed.
@@ -37,6 +40,13 @@ pub const UNATTRIBUTED: u64 = 1;
 /// ignores such a label unless it was loaded by that very process, so that the
 /// programs of a daemon that is being replaced cannot answer for the new ones.
 pub const SELF_TEST: u64 = 1 << 63;
+
+/// Handles with this bit are records that the kernel side made for runtimes of users, whom nobody registered; there
+/// are [`MADE_BY_USERS`] at most, so that users cannot fill the table of containers.
+pub const BY_USER: u64 = 1 << 61;
+
+/// See [`BY_USER`]: a quarter of the table. What comes beyond has the record [`UNATTRIBUTED`] in common.
+pub const MADE_BY_USERS: u64 = 8192;
 
 macro_rules! assert_plain {
     ($($t:ty => $size:expr),* $(,)?) => {
@@ -48,11 +58,14 @@ macro_rules! assert_plain {
 }
 
 assert_plain! {
+    Adoption => 32,
     Container => 88,
     ContainerName => 8 + CONTAINER_ID_LEN,
     Event => 72 + EVENT_PATH_LEN,
     InodeKey => 16,
+    KnownFile => 8,
     Label => 112,
+    NameEnd => 8 + NAME_LEN,
     NetworkKey => 24,
     PathKey => 256,
     Pending => 40,

@@ -77,10 +77,56 @@ pub struct ContainerName {
     pub id: [u8; CONTAINER_ID_LEN],
 }
 
-/// Base name of an OCI runtime, zero-padded; key of `RUNTIME_NAMES`.
+/// How the base names of OCI runtimes begin, zero-padded; key of `RUNTIME_NAMES`. A name that stands for itself has one
+/// zero more that counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct RuntimeName {
     /// The name's bytes.
     pub name: [u8; NAME_LEN],
+}
+
+/// How a base name that begins like a [`RuntimeName`] ends; value of `RUNTIME_NAMES`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct NameEnd {
+    /// Bytes used in `end`; 0 if the beginning says it all.
+    pub len: u32,
+    /// Bytes of the beginning that are part of the name.
+    pub begin: u32,
+    /// The end's bytes, zero-padded.
+    pub end: [u8; NAME_LEN],
+}
+
+/// What a file of the host is to lockc, and the number of the scan that found it; value of `KNOWN_FILES`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct KnownFile(pub u64);
+
+impl KnownFile {
+    /// An OCI runtime: who executes it is followed, and no container changes it.
+    pub const RUNTIME: u64 = 0;
+    /// A file of lockc's, or a directory in which all are: no container changes it, or what is in it.
+    pub const OWN: u64 = 1;
+    /// A directory above one: no container renames or removes it.
+    pub const ABOVE: u64 = 2;
+    const SHIFT: u32 = 62;
+
+    /// `kind` is one of the constants; the number has less than 62 bits.
+    #[must_use]
+    pub const fn new(kind: u64, scan: u64) -> Self {
+        Self(kind << Self::SHIFT | scan & ((1 << Self::SHIFT) - 1))
+    }
+
+    /// One of the constants.
+    #[must_use]
+    pub const fn kind(self) -> u64 {
+        self.0 >> Self::SHIFT
+    }
+
+    /// Number of the scan.
+    #[must_use]
+    pub const fn scan(self) -> u64 {
+        self.0 & ((1 << Self::SHIFT) - 1)
+    }
 }

@@ -5,13 +5,14 @@ use aya_ebpf::{
     helpers::{bpf_ktime_get_boot_ns, bpf_ktime_get_ns},
 };
 use lockc_common::{
-    Container, InodeKey, Label, Operation, Policy, PolicyFlags, SELF_TEST, State, UNATTRIBUTED,
+    BY_USER, Container, InodeKey, Label, MADE_BY_USERS, Operation, Policy, PolicyFlags, SELF_TEST,
+    State, UNATTRIBUTED,
 };
 
 use crate::{
     atomic,
     kernel::Task,
-    maps::{CLOCK, CONTAINERS, LABELS, POLICIES},
+    maps::{CLOCK, CONTAINERS, LABELS, POLICIES, USER_RECORDS},
     report,
 };
 
@@ -22,8 +23,9 @@ pub(crate) static SELF_TEST_HANDLE: Global<u64> = Global::new(SELF_TEST);
 /// `BPF_NOEXIST`: an entry that is there already stays as it is.
 pub(crate) const NO_EXIST: u64 = 1;
 
-/// Handles that the kernel side made up for runtimes nobody registered.
+/// Handles that the kernel side made up for runtimes nobody registered. The clock's bits end below [`BY_USER`].
 const MADE_UP: u64 = 1 << 62;
+const CLOCK_BITS: u64 = BY_USER - 1;
 
 /// A contained task, with the policy that applies to it.
 pub(crate) struct Subject {
@@ -85,7 +87,7 @@ impl Subject {
 
     /// Reports the denial of `operation`, and says what to answer: in audit mode, to go on.
     #[inline(always)]
-    pub(crate) fn deny(&self, operation: Operation, object: report::Object<'_>) -> crate::Answer {
+    pub(crate) fn deny(&self, operation: Operation, object: report::Object) -> crate::Answer {
         let audit = self.flags & PolicyFlags::AUDIT != 0;
         report::violation(self, operation, object, audit);
         self.refuse()
@@ -132,6 +134,24 @@ pub(crate) fn start(handle: u64) {
     }
 }
 
+/// As [`start`], for a container whose first process started earlier, `started` ns after boot.
+#[inline(always)]
+pub(crate) fn started_at(handle: u64, started: u64) {
+    if let Some(container) = CONTAINERS.get_ptr_mut(&handle) {
+        // SAFETY: a live map value with 8-byte aligned fields, which one task adopts.
+        unsafe {
+            (*container).clock = CLOCK.get(0).copied().unwrap_or(0);
+            (*container).started = started;
+        }
+    }
+}
+
+/// Whether the container has a record.
+#[inline(always)]
+pub(crate) fn exists(handle: u64) -> bool {
+    CONTAINERS.get_ptr(&handle).is_some()
+}
+
 /// Directory of the container's root file system on the host, if it is known.
 #[inline(always)]
 pub(crate) fn rootfs(handle: u64) -> Option<InodeKey> {
@@ -163,7 +183,9 @@ pub(crate) fn leave(handle: u64) {
     // SAFETY: as for `join`.
     let before = unsafe { atomic::fetch_add(&raw mut (*container).tasks, 1_u64.wrapping_neg()) };
     if before == 1 && handle != UNATTRIBUTED {
-        let _ = CONTAINERS.remove(&handle);
+        if CONTAINERS.remove(&handle).is_ok() && handle & BY_USER != 0 {
+            add_user_record(1_u64.wrapping_neg());
+        }
         report::gone(handle);
     }
 }
@@ -178,16 +200,34 @@ pub(crate) fn join_or_default(handle: u64) -> u64 {
     UNATTRIBUTED
 }
 
-/// A record of its own for a runtime that nobody registered, with the default policy, so that two
-/// such containers do not share one. Falls back to the common record when the map is full.
+/// A record of its own for a runtime of `task` that nobody registered, with the default policy, so that two
+/// such containers do not share one. Falls back to the common record when there are too many.
 #[inline(always)]
-pub(crate) fn make_unattributed() -> u64 {
-    // SAFETY: no preconditions.
-    let handle = MADE_UP | unsafe { bpf_ktime_get_ns() } & (MADE_UP - 1);
-    let container = Container { policy: policy_of(UNATTRIBUTED), tasks: 1, ..Container::default() };
-    if CONTAINERS.insert(&handle, &container, NO_EXIST).is_ok() {
-        return handle;
+pub(crate) fn make_unattributed(task: Task) -> u64 {
+    let [_, effective, ..] = task.credentials().users();
+    let user = if effective == 0 { 0 } else { BY_USER };
+    if user == 0 || add_user_record(1) < MADE_BY_USERS {
+        // SAFETY: no preconditions.
+        let handle = MADE_UP | user | unsafe { bpf_ktime_get_ns() } & CLOCK_BITS;
+        let container =
+            Container { policy: policy_of(UNATTRIBUTED), tasks: 1, ..Container::default() };
+        if CONTAINERS.insert(&handle, &container, NO_EXIST).is_ok() {
+            return handle;
+        }
+    }
+    if user != 0 {
+        add_user_record(1_u64.wrapping_neg());
     }
     join(UNATTRIBUTED);
     UNATTRIBUTED
+}
+
+/// Counts records of users, and gives how many there were before.
+#[inline(always)]
+fn add_user_record(change: u64) -> u64 {
+    match USER_RECORDS.get_ptr_mut(0) {
+        // SAFETY: a live map value, aligned to 8 bytes.
+        Some(count) => unsafe { atomic::fetch_add(count, change) },
+        None => MADE_BY_USERS,
+    }
 }

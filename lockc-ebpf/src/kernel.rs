@@ -11,6 +11,8 @@
 //!   kernel's own code uses `container_of` or follows arrays and strings; a
 //!   wrong offset is *not* noticed there, hence the daemon's golden tables.
 
+use core::{arch::asm, ffi::c_void};
+
 use aya_ebpf::{
     Global,
     helpers::{
@@ -45,7 +47,8 @@ offsets! {
     OFF_PATH_MNT, OFF_PIDNS_LEVEL, OFF_PT_REGS_SYSCALL, OFF_QSTR_NAME, OFF_SB_DEV, OFF_SB_MAGIC,
     OFF_SOCKET_SK, OFF_SOCK_FAMILY, OFF_SOCK_NUM, OFF_SOCK_RCV_SADDR, OFF_SOCK_V6_RCV_SADDR,
     OFF_TASK_ABI, OFF_TASK_BPF_STORAGE, OFF_TASK_CRED, OFF_TASK_FILES, OFF_TASK_FS,
-    OFF_TASK_NSPROXY, OFF_TASK_REAL_CRED, OFF_TASK_START_BOOTTIME, OFF_TASK_TGID,
+    OFF_TASK_GROUP_LEADER, OFF_TASK_NSPROXY, OFF_TASK_REAL_CRED, OFF_TASK_REAL_PARENT,
+    OFF_TASK_START_BOOTTIME, OFF_TASK_TGID,
     OFF_UNIX_ADDRESS_NAME, OFF_UNIX_SOCK_ADDR, OFF_UNIX_SOCK_PATH, OFF_USERNS_LEVEL,
     OFF_USERNS_UID_MAP, OFF_VFSMOUNT_FLAGS, OFF_VFSMOUNT_ROOT, OFF_VFSMOUNT_SB, OFF_VMA_FILE,
     OFF_VMA_FLAGS,
@@ -81,10 +84,33 @@ pub(crate) fn read<T: Copy + Default>(address: u64) -> Option<T> {
         bpf_probe_read_kernel(
             (&raw mut value).cast(),
             size_of::<T>() as u32,
-            address as *const core::ffi::c_void,
+            address as *const c_void,
         )
     };
     (failed == 0).then_some(value)
+}
+
+/// Reads a name of `len` bytes, with zeros behind it; `len` is taken modulo `N`, a power of two.
+#[inline(always)]
+pub(crate) fn read_name<const N: usize>(address: u64, len: u32) -> Option<[u8; N]> {
+    let mut name = [0; N];
+    // The mask tells the verifier that it fits; the compiler must not know that it does nothing.
+    let len = opaque(u64::from(len)) as u32 & (N as u32 - 1);
+    // SAFETY: fewer than `N` bytes; the helper survives any source address.
+    let failed =
+        unsafe { bpf_probe_read_kernel((&raw mut name).cast(), len, address as *const c_void) };
+    (failed == 0).then_some(name)
+}
+
+/// The value, as a number of which neither the compiler nor the verifier knows anything from here on. The compiler
+/// leaves out a mask where it knows the bound, which the verifier of 6.1 may not. And the verifier lets no pointer that
+/// it knows by type into a function which it looks at on its own (see `path::view_path`): what is negated is a number to
+/// it (`check_alu_op`, kernel/bpf/verifier.c, 6.1 to 7.0).
+#[inline(always)]
+pub(crate) fn opaque(mut value: u64) -> u64 {
+    // SAFETY: changes a register, twice, to what it was.
+    unsafe { asm!("{value} = -{value}", "{value} = -{value}", value = inout(reg) value) };
+    value
 }
 
 /// Argument `number` of the hook whose context is at `context`: an array of 64-bit words. `None` if it cannot be
@@ -180,7 +206,31 @@ impl Task {
     /// `fs/proc/array.c`, with 100 ticks per second on every architecture we build for).
     #[inline(always)]
     pub(crate) fn start_ticks(self) -> u64 {
-        load::<u64>(self.0, &OFF_TASK_START_BOOTTIME) / 10_000_000
+        self.started() / 10_000_000
+    }
+
+    /// Start time in ns since boot.
+    #[inline(always)]
+    pub(crate) fn started(self) -> u64 {
+        load(self.0, &OFF_TASK_START_BOOTTIME)
+    }
+
+    /// The first thread of its process.
+    #[inline(always)]
+    pub(crate) fn leader(self) -> Self {
+        Self(load(self.0, &OFF_TASK_GROUP_LEADER))
+    }
+
+    /// The process that waits for its end.
+    #[inline(always)]
+    pub(crate) fn parent(self) -> Self {
+        Self(load(self.0, &OFF_TASK_REAL_PARENT))
+    }
+
+    /// An iterator's task is none after the last one.
+    #[inline(always)]
+    pub(crate) fn is_null(self) -> bool {
+        self.0.is_null()
     }
 
     /// Whether some task storage has a value for the task.
@@ -248,22 +298,27 @@ impl Task {
         }
     }
 
-    /// Address of the `struct file` behind descriptor `fd`, by address arithmetic only.
+    /// Address of its descriptor table, a `struct files_struct`; 0 for a task that is exiting.
     #[inline(always)]
-    pub(crate) fn file_address(self, fd: u32) -> Option<u64> {
-        let files: *const u8 = load(self.0, &OFF_TASK_FILES);
-        if files.is_null() {
-            return None;
-        }
-        let table: u64 = read(files as u64 + OFF_FILES_FDT.load())?;
-        let limit: u32 = read(table + OFF_FDTABLE_MAX_FDS.load())?;
-        if fd >= limit {
-            return None;
-        }
-        let array: u64 = read(table + OFF_FDTABLE_FD.load())?;
-        let file: u64 = read(array + u64::from(fd) * 8)?;
-        (file != 0).then_some(file)
+    pub(crate) fn files(self) -> u64 {
+        opaque(load(self.0, &OFF_TASK_FILES))
     }
+}
+
+/// Address of the `struct file` behind descriptor `fd` of the table from [`Task::files`].
+#[inline(always)]
+pub(crate) fn file_address(files: u64, fd: u32) -> Option<u64> {
+    if files == 0 {
+        return None;
+    }
+    let table: u64 = read(files + OFF_FILES_FDT.load())?;
+    let limit: u32 = read(table + OFF_FDTABLE_MAX_FDS.load())?;
+    if fd >= limit {
+        return None;
+    }
+    let array: u64 = read(table + OFF_FDTABLE_FD.load())?;
+    let file: u64 = read(array + u64::from(fd) * 8)?;
+    (file != 0).then_some(file)
 }
 
 /// A mount namespace: where it is now, and which one it is.
@@ -483,7 +538,7 @@ impl File {
         let dentry = unsafe {
             self.0.add((path + OFF_PATH_DENTRY.load()) as usize).cast::<u64>().read_volatile()
         };
-        Location { mount, dentry }
+        Location { mount: opaque(mount), dentry: opaque(dentry) }
     }
 
     #[inline(always)]
@@ -526,20 +581,17 @@ impl MemoryArea {
 impl Path {
     #[inline(always)]
     pub(crate) fn location(self) -> Location {
-        Location { mount: load(self.0, &OFF_PATH_MNT), dentry: load(self.0, &OFF_PATH_DENTRY) }
-    }
-
-    #[inline(always)]
-    pub(crate) fn inode(self) -> Option<InodeKey> {
-        let dentry: *const u8 = load(self.0, &OFF_PATH_DENTRY);
-        Dentry(dentry).inode()
+        Location {
+            mount: opaque(load(self.0, &OFF_PATH_MNT)),
+            dentry: opaque(load(self.0, &OFF_PATH_DENTRY)),
+        }
     }
 }
 
 impl Dentry {
     #[inline(always)]
     pub(crate) fn address(self) -> u64 {
-        self.0 as u64
+        opaque(self.0 as u64)
     }
 
     /// Identity of the inode; `None` for a negative dentry.
@@ -734,7 +786,7 @@ pub(crate) fn open_file(file: u64) -> Option<OpenFile> {
 /// Identity of the inode behind descriptor `fd` of the current task.
 #[inline(always)]
 pub(crate) fn inode_of_fd(fd: u32) -> Option<InodeKey> {
-    let file = Task::current().file_address(fd)?;
+    let file = file_address(Task::current().files(), fd)?;
     inode_key_at(read(file + OFF_FILE_INODE.load())?)
 }
 
@@ -742,6 +794,12 @@ pub(crate) fn inode_of_fd(fd: u32) -> Option<InodeKey> {
 #[inline(always)]
 pub(crate) fn superblock_of(dentry: u64) -> Option<u64> {
     read(dentry + OFF_DENTRY_SB.load())
+}
+
+/// Magic number of the dentry's file system; 0 if it cannot be read, when there is no path either.
+#[inline(always)]
+pub(crate) fn magic_of(dentry: u64) -> u64 {
+    superblock_of(dentry).and_then(|superblock| read(superblock + OFF_SB_MAGIC.load())).unwrap_or(0)
 }
 
 /// Number of the device of the dentry's file system.

@@ -153,6 +153,18 @@ fn task_alloc(ctx: LsmContext) -> i32 {
     hooks::task::alloc(Task::new(ctx.arg(0))).errno()
 }
 
+/// Once per task, and once without one at the end (`struct bpf_iter__task`, `kernel/bpf/task_iter.c`, 6.1).
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task")]
+extern "C" fn adopt(ctx: *const *const u8) -> i32 {
+    // SAFETY: the context has two pointers, and the second is the task.
+    let task = Task::new(unsafe { ctx.add(1).read() });
+    if !task.is_null() {
+        hooks::adopt::task(task);
+    }
+    0
+}
+
 #[lsm(hook = "task_free")]
 fn task_free(ctx: LsmContext) -> i32 {
     hooks::task::free(Task::new(ctx.arg(0)));
@@ -424,6 +436,18 @@ fn add_container(ctx: ProbeContext) -> u32 {
 }
 
 #[uprobe]
+fn adopt_container(ctx: ProbeContext) -> u32 {
+    registration::adopt_container(&ctx);
+    0
+}
+
+#[uprobe]
+fn release_container(ctx: ProbeContext) -> u32 {
+    registration::release_container(&ctx);
+    0
+}
+
+#[uprobe]
 fn add_process(ctx: ProbeContext) -> u32 {
     registration::add_process(&ctx);
     0
@@ -436,8 +460,8 @@ fn delete_container(ctx: ProbeContext) -> u32 {
 }
 
 #[uprobe]
-fn add_runtime(ctx: ProbeContext) -> u32 {
-    registration::add_runtime(&ctx);
+fn add_file(ctx: ProbeContext) -> u32 {
+    registration::add_file(&ctx);
     0
 }
 

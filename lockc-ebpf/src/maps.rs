@@ -8,8 +8,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf},
 };
 use lockc_common::{
-    Container, ContainerName, Counter, InodeKey, Label, MAX_POLICIES, NetworkKey, PathKey, Pending,
-    Policy, PolicyName, RuntimeName,
+    Adoption, Container, ContainerName, Counter, InodeKey, KnownFile, Label, MAX_POLICIES, NameEnd,
+    NetworkKey, PathKey, Pending, Policy, PolicyName, RuntimeName,
 };
 
 use crate::{
@@ -67,6 +67,24 @@ impl<T> TaskStorage<T> {
             bpf_task_storage_get(self.as_ptr(), task.as_ptr().cast(), ptr::null_mut(), CREATE)
                 .cast::<T>()
                 .as_mut()
+        }
+    }
+
+    /// The task's value, made as a copy of `value` if it has none: other programs see all of it, or nothing. `value`
+    /// must lie in a map (`ARG_PTR_TO_MAP_VALUE_OR_NULL`, `kernel/bpf/bpf_task_storage.c`, 6.1).
+    #[inline(always)]
+    pub(crate) fn get_or_create_as(&self, task: Task, value: &mut T) -> Option<&mut T> {
+        const CREATE: u64 = 1; // BPF_LOCAL_STORAGE_GET_F_CREATE
+        // SAFETY: as for `get`.
+        unsafe {
+            bpf_task_storage_get(
+                self.as_ptr(),
+                task.as_ptr().cast(),
+                ptr::from_mut(value).cast(),
+                CREATE,
+            )
+            .cast::<T>()
+            .as_mut()
         }
     }
 
@@ -150,9 +168,25 @@ pub(crate) static CLOCK: Array<i64> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static CONTAINERS: HashMap<u64, Container> = HashMap::with_max_entries(32_768, 1);
 
+/// How many records there are with [`lockc_common::BY_USER`].
+#[map]
+pub(crate) static USER_RECORDS: Array<u64> = Array::with_max_entries(1, 0);
+
 /// Thread id → registration that waits for the thread's `execve`.
 #[map]
 pub(crate) static PENDING: HashMap<u32, Pending> = HashMap::with_max_entries(16_384, 1);
+
+/// Process id → how a process that ran before lockc is to be labelled.
+#[map]
+pub(crate) static ADOPTIONS: HashMap<u32, Adoption> = HashMap::with_max_entries(65_536, 1);
+
+/// Handle → what the labels of an adopted container's tasks have in common.
+#[map]
+pub(crate) static ADOPTED: HashMap<u64, Label> = HashMap::with_max_entries(32_768, 1);
+
+/// A label in the making.
+#[map]
+pub(crate) static MADE_LABEL: Array<Label> = Array::with_max_entries(1, 0);
 
 /// Sequence number of a mount namespace → handle of the container that owns it.
 #[map]
@@ -174,13 +208,14 @@ pub(crate) static PATH_ANCESTORS: HashMap<PathKey, u32> = HashMap::with_max_entr
 #[map]
 pub(crate) static NETWORK_RULES: LpmTrie<NetworkKey, u32> = LpmTrie::with_max_entries(131_072, 1);
 
-/// Files that are OCI runtimes on this node → number of the scan that found them.
+/// Files of this node that are OCI runtimes, or lockc's own.
 #[map]
-pub(crate) static RUNTIME_FILES: HashMap<InodeKey, u64> = HashMap::with_max_entries(4_096, 1);
+pub(crate) static KNOWN_FILES: HashMap<InodeKey, KnownFile> = HashMap::with_max_entries(4_096, 1);
 
-/// Base names of OCI runtimes: the second line when a file is newer than the last scan.
+/// How base names of OCI runtimes begin → how they end: the second line when a file is newer than the last scan.
 #[map]
-pub(crate) static RUNTIME_NAMES: HashMap<RuntimeName, u32> = HashMap::with_max_entries(256, 1);
+pub(crate) static RUNTIME_NAMES: LpmTrie<RuntimeName, NameEnd> =
+    LpmTrie::with_max_entries(1_024, 1);
 
 /// Denials, audits and notices for the daemon.
 #[map]

@@ -104,7 +104,7 @@ impl BuiltPath {
 
     /// What the longest rule that covers the path says: a [`PathVerdict`]. `Deny` if it cannot be looked up.
     #[inline(always)]
-    pub(crate) fn verdict(&self, rules: u32) -> u32 {
+    fn verdict(&self, rules: u32) -> u32 {
         if !self.prepare_key(rules) {
             return PathVerdict::Deny as u32;
         }
@@ -115,7 +115,7 @@ impl BuiltPath {
 
     /// What rules say of the path itself and of paths below it: bits of [`PathsBelow`].
     #[inline(always)]
-    pub(crate) fn below(&self, rules: u32) -> u32 {
+    fn below(&self, rules: u32) -> u32 {
         if self.len() as usize > PATH_RULE_LEN {
             return 0; // longer than any rule's ancestor
         }
@@ -142,6 +142,85 @@ struct Walk {
 const ARRIVED: u32 = 1;
 const FAILED: u32 = 2;
 
+/// What rules say of a place, as the container sees it.
+#[derive(Clone, Copy)]
+pub(crate) struct View(u64);
+
+impl View {
+    /// Nothing at all: the place has no path, or there was no memory to build one.
+    const NO_PATH: u64 = 1 << 63;
+    /// Where the bits of [`PathsBelow`] are.
+    const BELOW: u32 = 32;
+
+    /// Looks the place up in `rules`; what is below it only if that is `wanted`, as it costs a second lookup.
+    #[inline(always)]
+    pub(crate) fn of(at: Location, label: &Label, rules: u32, wanted: bool) -> Self {
+        Self(view_path(label, at.mount, at.dentry, rules, u32::from(wanted)))
+    }
+
+    /// The same on the file system of the dentry, whatever is mounted where.
+    #[inline(always)]
+    pub(crate) fn on_file_system(dentry: u64, rules: u32, wanted: bool) -> Self {
+        Self(view_on_file_system(dentry, rules, u32::from(wanted)))
+    }
+
+    /// Whether there is a path. Denies where a rule could apply if not.
+    #[inline(always)]
+    pub(crate) fn has_path(self) -> bool {
+        self.0 & Self::NO_PATH == 0
+    }
+
+    /// A [`PathVerdict`]: what the longest rule that covers the path says.
+    #[inline(always)]
+    pub(crate) fn verdict(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// What rules say of the path itself and of paths below it: bits of [`PathsBelow`].
+    #[inline(always)]
+    pub(crate) fn below(self) -> u32 {
+        (self.0 >> Self::BELOW) as u32 & 0x7fff_ffff
+    }
+
+    #[inline(always)]
+    fn look_up(path: &BuiltPath, rules: u32, wanted: u32) -> u64 {
+        let below = if wanted == 0 { 0 } else { path.below(rules) };
+        u64::from(below) << Self::BELOW | u64::from(path.verdict(rules))
+    }
+}
+
+/// A function that the verifier looks at once for each program, not at every call: those that the linker exports are
+/// judged by themselves ("global functions", `kernel/bpf/verifier.c`, 6.1). So are all of these below; within their
+/// callers they made the largest program twenty times as long for it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn view_path(
+    label: *const Label,
+    mount: u64,
+    dentry: u64,
+    rules: u32,
+    wanted: u32,
+) -> u64 {
+    // SAFETY: the verifier sees that every caller has a label, and wants it to be checked here all the same.
+    let Some(label) = (unsafe { label.as_ref() }) else {
+        return View::NO_PATH;
+    };
+    match build(Location { mount, dentry }, label) {
+        Ok(path) => View::look_up(&path, rules, wanted),
+        Err(_) => View::NO_PATH,
+    }
+}
+
+/// See [`view_path`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn view_on_file_system(dentry: u64, rules: u32, wanted: u32) -> u64 {
+    match build_on_file_system(dentry) {
+        Ok(path) => View::look_up(&path, rules, wanted),
+        Err(_) => View::NO_PATH,
+    }
+}
+
 /// Builds the path of `at` as the container of `label` sees it.
 #[inline(always)]
 pub(crate) fn build(at: Location, label: &Label) -> Result<BuiltPath, PathError> {
@@ -157,7 +236,7 @@ pub(crate) fn build(at: Location, label: &Label) -> Result<BuiltPath, PathError>
 /// Builds the path of the dentry at `dentry` on its file system, after [`HOST_PREFIX`] bytes: a key of rules about the
 /// host, and nothing to be read by people.
 #[inline(always)]
-pub(crate) fn build_on_file_system(dentry: u64) -> Result<BuiltPath, PathError> {
+fn build_on_file_system(dentry: u64) -> Result<BuiltPath, PathError> {
     const PREFIX: u32 = HOST_PREFIX as u32;
     let mut walk = begin(Location { mount: 0, dentry }, Location { mount: 0, dentry: 0 })?;
     // SAFETY: as for `step`.

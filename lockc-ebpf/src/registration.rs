@@ -5,12 +5,12 @@
 //! learn whether a call took effect.
 
 use aya_ebpf::programs::ProbeContext;
-use lockc_common::{Container, InodeKey, Pending, Policy, State};
+use lockc_common::{Container, InodeKey, KnownFile, Pending, Policy, State};
 
 use crate::{
     container,
     kernel::{Task, inode_of_fd},
-    maps::{CONTAINERS, LABELS, PENDING, POLICIES, RUNTIME_FILES},
+    maps::{CONTAINERS, KNOWN_FILES, LABELS, PENDING, POLICIES},
 };
 
 /// Descriptor argument for "none".
@@ -39,6 +39,25 @@ pub(crate) fn add_container(ctx: &ProbeContext) {
     };
     if CONTAINERS.insert(&handle, &container, container::NO_EXIST).is_ok() {
         await_exec(tid as u32, start_ticks, handle, (policy_and_flags >> 32) as u32, exe as u32);
+    }
+}
+
+/// `adopt_container(handle, policy)`: a container that ran before lockc. The daemon holds its record until
+/// `release_container`.
+#[inline(always)]
+pub(crate) fn adopt_container(ctx: &ProbeContext) {
+    let (Some(handle), Some(policy)) = (ctx.arg::<u64>(0), ctx.arg::<u64>(1)) else {
+        return;
+    };
+    let container = Container { policy: policy as u32, tasks: 1, ..Container::default() };
+    let _ = CONTAINERS.insert(&handle, &container, container::NO_EXIST);
+}
+
+/// `release_container(handle)`: the record is its tasks' from now on, and goes if there are none.
+#[inline(always)]
+pub(crate) fn release_container(ctx: &ProbeContext) {
+    if let Some(handle) = ctx.arg::<u64>(0) {
+        container::leave(handle);
     }
 }
 
@@ -93,14 +112,14 @@ fn withdraw(tid: u32) {
     }
 }
 
-/// `add_runtime(fd, scan)`: the file behind `fd` is an OCI runtime, found by scan number `scan`.
+/// `add_file(fd, known)`: what the file or directory behind `fd` is, a [`KnownFile`].
 #[inline(always)]
-pub(crate) fn add_runtime(ctx: &ProbeContext) {
-    let (Some(fd), Some(scan)) = (ctx.arg::<u64>(0), ctx.arg::<u64>(1)) else {
+pub(crate) fn add_file(ctx: &ProbeContext) {
+    let (Some(fd), Some(known)) = (ctx.arg::<u64>(0), ctx.arg::<u64>(1)) else {
         return;
     };
     if let Some(key) = inode_of_fd(fd as u32) {
-        let _ = RUNTIME_FILES.insert(&key, &scan, 0);
+        let _ = KNOWN_FILES.insert(&key, &KnownFile(known), 0);
     }
 }
 

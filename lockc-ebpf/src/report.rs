@@ -1,30 +1,26 @@
 //! Events for the daemon. Whatever cannot be reported is counted.
 
-use core::arch::asm;
-
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_ktime_get_ns,
     generated::{bpf_get_current_comm, bpf_probe_read_kernel},
 };
 use lockc_common::{
-    Counter, EVENT_PATH_LEN, Event, Operation, RATE_LIMIT, RATE_WINDOW_NS, Verdict,
+    Counter, EVENT_PATH_LEN, Event, Label, Operation, RATE_LIMIT, RATE_WINDOW_NS, Verdict,
     network::{Target, family},
 };
 
 use crate::{
     atomic,
     container::{Subject, policy_of},
-    kernel::Location,
+    kernel::{Location, opaque},
     maps::{CONTAINERS, EVENTS, count},
     path::{self, BuiltPath},
 };
 
 /// What an operation was about.
-pub(crate) enum Object<'a> {
+pub(crate) enum Object {
     /// Nothing that has a path; a number that the operation explains.
     Number(u32),
-    /// A path that has been built already.
-    Built(&'a BuiltPath),
     /// A place in the file system.
     At(Location),
     /// An IP address and a port.
@@ -33,28 +29,92 @@ pub(crate) enum Object<'a> {
 
 /// Reports something that was denied, or that audit mode let pass.
 #[inline(always)]
-pub(crate) fn violation(subject: &Subject, operation: Operation, object: Object<'_>, audit: bool) {
-    count(if audit { Counter::Audited } else { Counter::Denied });
-    if !within_rate(subject.label.container) {
-        count(Counter::Suppressed);
-        return;
-    }
-    let verdict = if audit { Verdict::Audited } else { Verdict::Denied };
-    let header = Header {
-        container: subject.label.container,
-        policy: subject.policy_id,
-        operation,
-        verdict,
-    };
+pub(crate) fn violation(subject: &Subject, operation: Operation, object: Object, audit: bool) {
+    let what = What::new(operation, if audit { Verdict::Audited } else { Verdict::Denied }).0;
+    let (container, policy) = (subject.label.container, subject.policy_id);
     match object {
-        Object::Number(detail) => send(&header, detail, Detail::None),
-        Object::Built(path) => send(&header, 0, Detail::Path(path)),
-        Object::At(location) => match path::build(location, subject.label) {
+        Object::Number(number) => report_number(container, policy, what, number),
+        Object::At(at) => report_place(subject.label, policy, what, at.mount, at.dentry),
+        Object::Address(target) => report_address(container, policy, what, &raw const target),
+    };
+}
+
+/// Operation and verdict as one argument: there are five at most.
+#[derive(Clone, Copy)]
+struct What(u64);
+
+impl What {
+    #[inline(always)]
+    fn new(operation: Operation, verdict: Verdict) -> Self {
+        Self((verdict as u64) << 32 | operation as u64)
+    }
+
+    #[inline(always)]
+    fn operation(self) -> u32 {
+        self.0 as u32
+    }
+
+    #[inline(always)]
+    fn verdict(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
+
+/// For the verifier on its own, as `path::view_path` is. So are the next two.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn report_number(container: u64, policy: u32, what: u64, number: u32) -> u64 {
+    report(container, policy, What(what), number, Detail::None)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn report_place(
+    label: *const Label,
+    policy: u32,
+    what: u64,
+    mount: u64,
+    dentry: u64,
+) -> u64 {
+    // SAFETY: the verifier sees that every caller has a label, and wants it to be checked here all the same.
+    let Some(label) = (unsafe { label.as_ref() }) else {
+        return 0;
+    };
+    report(label.container, policy, What(what), 0, Detail::Place(Location { mount, dentry }, label))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn report_address(container: u64, policy: u32, what: u64, target: *const Target) -> u64 {
+    // SAFETY: as above.
+    let Some(target) = (unsafe { target.as_ref() }) else {
+        return 0;
+    };
+    report(container, policy, What(what), u32::from(target.port), Detail::Address(target))
+}
+
+/// 0, because a function for the verifier has to have an answer.
+#[inline(always)]
+fn report(container: u64, policy: u32, what: What, number: u32, detail: Detail<'_>) -> u64 {
+    count(if what.verdict() == Verdict::Audited as u32 {
+        Counter::Audited
+    } else {
+        Counter::Denied
+    });
+    if !within_rate(container) {
+        count(Counter::Suppressed);
+        return 0;
+    }
+    let header = Header { container, policy, operation: what.operation(), verdict: what.verdict() };
+    if let Detail::Place(at, label) = detail {
+        match path::build(at, label) {
             Ok(path) => send(&header, 0, Detail::Path(&path)),
             Err(_) => send(&header, 0, Detail::None),
-        },
-        Object::Address(target) => send(&header, u32::from(target.port), Detail::Address(target)),
+        }
+    } else {
+        send(&header, number, detail);
     }
+    0
 }
 
 /// Reports that a runtime nobody registered was executed.
@@ -71,22 +131,26 @@ pub(crate) fn gone(container: u64) {
 }
 
 /// What an event has beyond numbers.
+#[derive(Clone, Copy)]
 enum Detail<'a> {
     None,
+    /// A place whose path is not built yet, with the label of the task that it is a path for.
+    Place(Location, &'a Label),
     Path(&'a BuiltPath),
-    Address(Target),
+    Address(&'a Target),
 }
 
 struct Header {
     container: u64,
     policy: u32,
-    operation: Operation,
-    verdict: Verdict,
+    operation: u32,
+    verdict: u32,
 }
 
 #[inline(always)]
 fn notice(container: u64, operation: Operation) -> Header {
-    Header { container, policy: policy_of(container), operation, verdict: Verdict::Notice }
+    let (operation, verdict) = (operation as u32, Verdict::Notice as u32);
+    Header { container, policy: policy_of(container), operation, verdict }
 }
 
 /// A container may cause [`RATE_LIMIT`] events per window; the rest is counted in its record.
@@ -113,15 +177,6 @@ fn within_rate(handle: u64) -> bool {
     false
 }
 
-/// The value, of which the compiler knows nothing from here on: it leaves out a mask where it knows the bound, which
-/// the verifier of 6.1 may not.
-#[inline(always)]
-fn unknown(mut value: u64) -> u64 {
-    // SAFETY: copies a register to itself.
-    unsafe { asm!("{value} = {value}", value = inout(reg) value) };
-    value
-}
-
 #[inline(always)]
 fn send(header: &Header, number: u32, detail: Detail<'_>) {
     let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
@@ -135,8 +190,8 @@ fn send(header: &Header, number: u32, detail: Detail<'_>) {
     unsafe {
         (*event).time = bpf_ktime_get_ns();
         (*event).container = header.container;
-        (*event).operation = header.operation as u32;
-        (*event).verdict = header.verdict as u32;
+        (*event).operation = header.operation;
+        (*event).verdict = header.verdict;
         (*event).policy = header.policy;
         (*event).pid = (ids >> 32) as u32;
         (*event).tid = ids as u32;
@@ -152,7 +207,7 @@ fn send(header: &Header, number: u32, detail: Detail<'_>) {
         if let Detail::Path(path) = detail {
             let (address, len) = path.tail(EVENT_PATH_LEN as u32 - 1);
             // The mask repeats for the verifier what `tail` has bounded.
-            let len = unknown(u64::from(len)) as u32 & (EVENT_PATH_LEN as u32 - 1);
+            let len = opaque(u64::from(len)) as u32 & (EVENT_PATH_LEN as u32 - 1);
             if bpf_probe_read_kernel((&raw mut (*event).path).cast(), len, address as *const _) == 0
             {
                 (*event).path_len = len;

@@ -1,40 +1,42 @@
 //! What changes a file, a directory or their names without opening them.
 
-use lockc_common::{InodeKey, Operation, PathVerdict, PathsBelow, PolicyFlags, State};
+use lockc_common::{Operation, PathVerdict, PathsBelow, PolicyFlags, State, interface::FileSystem};
 
 use crate::{
     Answer,
     container::Subject,
-    hooks::{code, host_path},
+    hooks::{code, host_path, known},
     kernel::{
-        Dentry, File, Location, MountOwner, Path, Task, changed_attributes, is_mount_of,
+        Dentry, File, Location, MountOwner, Path, Task, changed_attributes, is_mount_of, magic_of,
         mount_owner,
     },
-    maps::{LABELS, RUNTIME_FILES},
-    path,
+    maps::LABELS,
+    path::View,
     report::Object,
 };
 
 /// What stays where it is: a path that rules keep, and the directories above it.
 const KEPT: u32 = PathsBelow::DENIED | PathsBelow::READ_ONLY;
 
-#[inline(always)]
-pub(crate) fn is_runtime_file(key: InodeKey) -> bool {
-    // SAFETY: only asked whether it is there.
-    unsafe { RUNTIME_FILES.get(&key) }.is_some()
-}
-
-#[inline(always)]
-fn protect_runtime(subject: &Subject, inode: Option<InodeKey>, at: Location) -> Answer {
-    if subject.wants(PolicyFlags::RUNTIME_FILES) && inode.is_some_and(is_runtime_file) {
-        return subject.deny(Operation::RuntimeFile, Object::At(at));
-    }
-    Answer::Allow
-}
-
-/// Denies to change what rules keep as it is, or a directory above something that `below` says of.
+/// Denies to change runtime binaries and lockc's own files, and all that [`keep_ruled`] is for.
 #[inline(always)]
 fn keep(subject: &Subject, operation: Operation, at: Location, below: u32) -> Answer {
+    let answer = known::keep(subject, at, operation == Operation::Rename);
+    if answer != Answer::Allow {
+        return answer;
+    }
+    keep_ruled(subject, operation, at, below)
+}
+
+/// Denies to change what the kernel shows of itself (an instance of tracefs is a directory that somebody makes, and a
+/// pin of bpffs goes with its name), what rules keep as it is, or a directory above something that `below` says of.
+#[inline(always)]
+fn keep_ruled(subject: &Subject, operation: Operation, at: Location, below: u32) -> Answer {
+    if subject.wants(PolicyFlags::KERNEL_INTERFACES)
+        && FileSystem::of_magic(magic_of(at.dentry)).is_kernels()
+    {
+        return subject.deny(Operation::KernelInterface, Object::At(at));
+    }
     let answer = host_path::reach(subject, at, below & PathsBelow::DENIED != 0);
     if answer != Answer::Allow {
         return answer;
@@ -42,13 +44,12 @@ fn keep(subject: &Subject, operation: Operation, at: Location, below: u32) -> An
     if !subject.wants(PolicyFlags::PATHS) || matches!(mount_owner(at.mount), MountOwner::Internal) {
         return Answer::Allow;
     }
-    let Ok(path) = path::build(at, subject.label) else {
+    let seen = View::of(at, subject.label, subject.rules, below != 0);
+    if !seen.has_path() {
         return subject.deny(operation, Object::Number(0));
-    };
-    if path.verdict(subject.rules) != PathVerdict::Allow as u32
-        || (below != 0 && path.below(subject.rules) & below != 0)
-    {
-        return subject.deny(operation, Object::Built(&path));
+    }
+    if seen.verdict() != PathVerdict::Allow as u32 || seen.below() & below != 0 {
+        return subject.deny(operation, Object::At(at));
     }
     Answer::Allow
 }
@@ -91,12 +92,7 @@ pub(crate) fn truncate(path: Path) -> Answer {
     let Some(subject) = Subject::current() else {
         return Answer::Allow;
     };
-    let at = path.location();
-    let answer = protect_runtime(&subject, path.inode(), at);
-    if answer != Answer::Allow {
-        return answer;
-    }
-    keep(&subject, Operation::Change, at, 0)
+    keep(&subject, Operation::Change, path.location(), 0)
 }
 
 /// `ftruncate(2)`, of what was opened before the task was contained. Before 6.2 it came to [`truncate`].
@@ -105,7 +101,7 @@ pub(crate) fn truncate_open(file: File) -> Answer {
     let Some(subject) = Subject::current() else {
         return Answer::Allow;
     };
-    protect_runtime(&subject, Some(file.inode().key()), file.location())
+    known::keep(&subject, file.location(), false)
 }
 
 /// Removing a runtime binary makes room for another one.
@@ -114,12 +110,7 @@ pub(crate) fn unlink(dir: Path, victim: Dentry) -> Answer {
     let Some(subject) = Subject::current() else {
         return Answer::Allow;
     };
-    let at = entry(dir, victim);
-    let answer = protect_runtime(&subject, victim.inode(), at);
-    if answer != Answer::Allow {
-        return answer;
-    }
-    keep(&subject, Operation::Change, at, 0)
+    keep(&subject, Operation::Change, entry(dir, victim), 0)
 }
 
 /// A rename may replace a runtime binary, or carry a path away under another name: then the path itself, and every
@@ -141,10 +132,6 @@ pub(crate) fn rename(
         return answer;
     }
     let at = entry(old_dir, victim);
-    let answer = protect_runtime(&subject, victim.inode(), at);
-    if answer != Answer::Allow {
-        return answer;
-    }
     let answer = keep(&subject, Operation::Rename, at, KEPT);
     if answer != Answer::Allow {
         return answer;
@@ -153,10 +140,6 @@ pub(crate) fn rename(
     // What is there is replaced, or, by RENAME_EXCHANGE, carried away in turn: since 5.19 the hook
     // is called once for both (security_path_rename, security/security.c).
     let at = entry(new_dir, replaced);
-    let answer = protect_runtime(&subject, inode, at);
-    if answer != Answer::Allow {
-        return answer;
-    }
     // A new directory above may bring along what is to be read there; to what cannot be read it adds nothing.
     let below = if inode.is_none() { PathsBelow::READ_ONLY } else { KEPT };
     keep(&subject, Operation::Rename, at, below)
@@ -179,10 +162,6 @@ pub(crate) fn link(target: Dentry, dir: Path, name: Dentry) -> Answer {
     };
     // Both are on one mount (`do_linkat`, fs/namei.c, 6.12).
     let at = entry(dir, target);
-    let answer = protect_runtime(&subject, target.inode(), at);
-    if answer != Answer::Allow {
-        return answer;
-    }
     let answer = code::moved(&subject, at, entry(dir, name));
     if answer != Answer::Allow {
         return answer;
@@ -232,6 +211,10 @@ pub(crate) fn extended(dentry: u64) -> Answer {
     let Some(subject) = Subject::current() else {
         return Answer::Allow;
     };
+    let answer = known::keep_inode(&subject, dentry);
+    if answer != Answer::Allow {
+        return answer;
+    }
     if !subject.wants(PolicyFlags::PATHS | PolicyFlags::HOST_PATHS) {
         return Answer::Allow;
     }
@@ -246,5 +229,5 @@ pub(crate) fn extended(dentry: u64) -> Answer {
     if !is_mount_of(mount, dentry) {
         return Answer::Allow; // a layer of the file system that is changed, which was looked at before
     }
-    keep(&subject, Operation::Change, Location { mount, dentry }, 0)
+    keep_ruled(&subject, Operation::Change, Location { mount, dentry }, 0)
 }

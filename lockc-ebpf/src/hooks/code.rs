@@ -1,6 +1,6 @@
 //! What may be executed: by `execve(2)`, as a script's interpreter, or mapped into memory as code.
 
-use lockc_common::{EXEC_RULES, Label, Operation, PathVerdict, PathsBelow, PolicyFlags};
+use lockc_common::{EXEC_RULES, Operation, PathVerdict, PathsBelow, PolicyFlags};
 
 use crate::{
     Answer, container,
@@ -9,7 +9,7 @@ use crate::{
         Bprm, File, Inode, Location, MemoryArea, MountOwner, Step, mount_owner, read, superblock_of,
     },
     maps::DRIFTED,
-    path,
+    path::View,
     report::Object,
 };
 
@@ -139,11 +139,12 @@ fn layer(subject: &Subject, at: Location) -> Answer {
 
 #[inline(always)]
 fn rules(subject: &Subject, at: Location) -> Answer {
-    let Ok(path) = path::build(at, subject.label) else {
+    let seen = View::of(at, subject.label, subject.rules | EXEC_RULES, false);
+    if !seen.has_path() {
         return subject.deny(Operation::Exec, Object::Number(0));
-    };
-    if path.verdict(subject.rules | EXEC_RULES) != PathVerdict::Allow as u32 {
-        return subject.deny(Operation::Exec, Object::Built(&path));
+    }
+    if seen.verdict() != PathVerdict::Allow as u32 {
+        return subject.deny(Operation::Exec, Object::At(at));
     }
     Answer::Allow
 }
@@ -155,36 +156,18 @@ pub(crate) fn moved(subject: &Subject, from: Location, to: Location) -> Answer {
     if !subject.wants(PolicyFlags::EXEC) {
         return Answer::Allow;
     }
-    if escapes(subject.rules | EXEC_RULES, subject.label, &raw const from, &raw const to) != 0 {
-        return subject.deny(Operation::Rename, Object::At(from));
-    }
-    Answer::Allow
+    let rules = subject.rules | EXEC_RULES;
+    let seen = View::of(from, subject.label, rules, true);
+    let is_kept = seen.has_path()
+        && seen.below() & PathsBelow::DENIED == 0
+        && (seen.verdict() != PathVerdict::Deny as u32 || is_denied(subject, to, rules));
+    if is_kept { Answer::Allow } else { subject.deny(Operation::Rename, Object::At(from)) }
 }
 
-/// A function of its own: twice within `path_rename`, beside all else that is looked at there, it made a program that
-/// 6.1 does not load.
-#[inline(never)]
-extern "C" fn escapes(
-    rules: u32,
-    label: *const Label,
-    from: *const Location,
-    to: *const Location,
-) -> u64 {
-    // SAFETY: the caller's own, for the time of the call.
-    let (label, from, to) = unsafe { (&*label, *from, *to) };
-    let Ok(path) = path::build(from, label) else {
-        return 1;
-    };
-    if path.below(rules) & PathsBelow::DENIED != 0 {
-        return 1;
-    }
-    if path.verdict(rules) != PathVerdict::Deny as u32 {
-        return 0;
-    }
-    drop(path);
-    let stays =
-        path::build(to, label).is_ok_and(|it| it.verdict(rules) == PathVerdict::Deny as u32);
-    u64::from(!stays)
+#[inline(always)]
+fn is_denied(subject: &Subject, at: Location, rules: u32) -> bool {
+    let seen = View::of(at, subject.label, rules, false);
+    seen.has_path() && seen.verdict() == PathVerdict::Deny as u32
 }
 
 /// Memory that the kernel keeps in a file of its own, though nobody has a descriptor of it: shared between

@@ -1,17 +1,16 @@
 //! `execve`: where registrations are taken up and containers begin.
 
-use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-use lockc_common::{
-    InodeKey, Label, LabelFlags, NAME_LEN, Operation, Pending, PolicyFlags, RuntimeName, State,
-    Stdio,
-};
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_loop};
+use lockc_common::{InodeKey, Label, LabelFlags, Operation, Pending, PolicyFlags, State, Stdio};
 
 use crate::{
     Answer,
     container::{self, Subject},
-    hooks::{file::first_program, foreign::is_foreign, identity},
-    kernel::{Bprm, File, Step, Task, dentry_key_at, open_file, read},
-    maps::{LABELS, MOUNT_NAMESPACES, PENDING, RUNTIME_FILES, RUNTIME_NAMES},
+    hooks::{file::first_program, foreign::is_foreign, identity, known::is_runtime},
+    kernel::{Bprm, File, Step, Task, dentry_key_at, file_address, open_file, read},
+    maps::{LABELS, MOUNT_NAMESPACES, PENDING},
     report::{self, Object},
 };
 
@@ -94,7 +93,7 @@ fn unlabelled(task: Task, bprm: Bprm) -> Answer {
         // The registration counted as a task of its container, and its count goes to the label.
         (pending.container, pending.flags)
     } else if is_runtime(bprm.file()) {
-        (container::make_unattributed(), LabelFlags::UNREGISTERED)
+        (container::make_unattributed(task), LabelFlags::UNREGISTERED)
     } else {
         return Answer::Allow;
     };
@@ -113,39 +112,6 @@ fn label_runtime(task: Task, container: u64, flags: u32) -> Answer {
     label.state = State::Pending as u32;
     Answer::Allow
 }
-
-/// The safe default: a runtime is known by its file, or by its name if the file is newer than the
-/// daemon's last scan, or the daemon is not there.
-#[inline(always)]
-fn is_runtime(file: File) -> bool {
-    // SAFETY: only asked whether it is there.
-    if unsafe { RUNTIME_FILES.get(&file.inode().key()) }.is_some() {
-        return true;
-    }
-    let Some((address, len)) = Step::name(file.location().dentry) else {
-        return false;
-    };
-    if len as usize >= NAME_LEN {
-        return false;
-    }
-    let Some(mut name) = read::<RuntimeNameBytes>(address) else {
-        return false;
-    };
-    // What follows the name in memory is not part of it.
-    let mut index = 0;
-    while index < NAME_LEN {
-        if index >= len as usize {
-            name.0[index] = 0;
-        }
-        index += 1;
-    }
-    // SAFETY: only asked whether it is there.
-    unsafe { RUNTIME_NAMES.get(&RuntimeName { name: name.0 }) }.is_some()
-}
-
-#[derive(Clone, Copy, Default)]
-#[repr(transparent)]
-struct RuntimeNameBytes([u8; NAME_LEN]);
 
 /// An `execve` by the runtime, its init or one of its hooks.
 #[inline(always)]
@@ -225,23 +191,43 @@ fn place(container: u64, file: File) -> Place {
     let Some(rootfs) = container::rootfs(container) else {
         return Place::Unknown;
     };
-    let mut dentry = file.location().dentry;
-    let mut depth = 0;
-    while depth < MAX_DEPTH {
-        let Some(key) = dentry_key_at(dentry) else {
-            return Place::Unknown;
-        };
-        if key == rootfs {
-            return Place::Image;
-        }
-        match Step::parent(dentry) {
-            Some(parent) if parent != dentry => dentry = parent,
-            Some(_) => return Place::Host,
-            None => return Place::Unknown,
-        }
-        depth += 1;
+    let mut search = Search { dentry: file.location().dentry, rootfs, found: Place::Unknown };
+    // SAFETY: `look` is a BPF function with the callback's signature, and `search` outlives the call.
+    unsafe {
+        bpf_loop(MAX_DEPTH, look as *const () as *mut c_void, (&raw mut search).cast(), 0);
     }
-    Place::Unknown
+    search.found
+}
+
+struct Search {
+    dentry: u64,
+    rootfs: InodeKey,
+    found: Place,
+}
+
+/// One step of the search; 0 goes on, 1 ends it.
+#[inline(never)]
+extern "C" fn look(_index: u32, search: *mut Search) -> u64 {
+    // SAFETY: `bpf_loop` passes the pointer that `place` gave it.
+    let search = unsafe { &mut *search };
+    let Some(key) = dentry_key_at(search.dentry) else {
+        return 1;
+    };
+    if key == search.rootfs {
+        search.found = Place::Image;
+        return 1;
+    }
+    match Step::parent(search.dentry) {
+        Some(parent) if parent != search.dentry => {
+            search.dentry = parent;
+            0
+        }
+        Some(_) => {
+            search.found = Place::Host;
+            1
+        }
+        None => 1,
+    }
 }
 
 /// A createContainer hook executes a program of the image while the host's root is still the root:
@@ -282,15 +268,35 @@ fn contain(task: Task, label: &mut Label, namespace: u64) {
     label.ns = namespace;
     label.root_mnt = root.mount;
     label.root_dentry = root.dentry;
-    label.stdio = [stdio(task, 0), stdio(task, 1), stdio(task, 2)];
+    keep_stdio(task, label);
     label.root_uid = identity::root_of(task);
     label.user_level = task.credentials().namespace().level();
     label.state = State::Contained as u32;
 }
 
+/// Keeps what the task has as descriptors 0, 1 and 2.
 #[inline(always)]
-fn stdio(task: Task, fd: u32) -> Stdio {
-    let Some(file) = task.file_address(fd).and_then(open_file) else {
+pub(crate) fn keep_stdio(task: Task, label: &mut Label) {
+    let files = task.files();
+    for (fd, stdio) in (0..).zip(&mut label.stdio) {
+        read_stdio(files, fd, stdio);
+    }
+}
+
+/// For the verifier on its own, as `path::view_path` is. 0, because it has to have an answer.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn read_stdio(files: u64, fd: u32, stdio: *mut Stdio) -> u64 {
+    // SAFETY: the verifier sees that every caller has one, and wants it to be checked here all the same.
+    if let Some(stdio) = unsafe { stdio.as_mut() } {
+        *stdio = stdio_of(files, fd);
+    }
+    0
+}
+
+#[inline(always)]
+fn stdio_of(files: u64, fd: u32) -> Stdio {
+    let Some(file) = file_address(files, fd).and_then(open_file) else {
         return Stdio::default();
     };
     if file.is_directory {

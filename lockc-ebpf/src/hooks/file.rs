@@ -6,13 +6,13 @@ use crate::{
     Answer,
     container::Subject,
     hooks::{
-        change::is_runtime_file, device::is_raw, foreign::is_foreign, host_path,
-        interface::steers_machine, kernel_log::KMSG,
+        device::is_raw, foreign::is_foreign, host_path, interface::steers_machine,
+        kernel_log::KMSG, known,
     },
     kernel::{
         FMODE_EXEC, FMODE_READ, FMODE_WRITE, File, Inode, Location, MountOwner, Task, mount_owner,
     },
-    path,
+    path::View,
     report::Object,
 };
 
@@ -35,11 +35,8 @@ pub(crate) fn open(file: File) -> Answer {
             return answer;
         }
     }
-    if subject.wants(PolicyFlags::RUNTIME_FILES)
-        && mode & FMODE_WRITE != 0
-        && is_runtime_file(inode.key())
-    {
-        let answer = subject.deny(Operation::RuntimeFile, Object::At(at));
+    if mode & FMODE_WRITE != 0 {
+        let answer = known::keep(&subject, at, false);
         if answer != Answer::Allow {
             return answer;
         }
@@ -78,10 +75,12 @@ pub(crate) fn open(file: File) -> Answer {
 /// outside the mount it was opened through, on the same file system.
 #[inline(always)]
 fn path_rules(subject: &Subject, at: Location, inode: Inode, mode: u32) -> Answer {
-    let Ok(path) = path::build(at, subject.label) else {
+    let is_directory = inode.is_directory();
+    let seen = View::of(at, subject.label, subject.rules, is_directory && mode & FMODE_WRITE == 0);
+    if !seen.has_path() {
         return subject.deny(Operation::ForeignOpen, Object::Number(0));
-    };
-    let verdict = path.verdict(subject.rules);
+    }
+    let verdict = seen.verdict();
     if verdict == PathVerdict::Allow as u32 {
         return Answer::Allow;
     }
@@ -91,8 +90,8 @@ fn path_rules(subject: &Subject, at: Location, inode: Inode, mode: u32) -> Answe
         }
         // Whoever may open something finds the way there.
         if verdict == PathVerdict::Default as u32
-            && inode.is_directory()
-            && path.below(subject.rules) & PathsBelow::ALLOWED != 0
+            && is_directory
+            && seen.below() & PathsBelow::ALLOWED != 0
         {
             return Answer::Allow;
         }
@@ -102,7 +101,7 @@ fn path_rules(subject: &Subject, at: Location, inode: Inode, mode: u32) -> Answe
     {
         return Answer::Allow;
     }
-    subject.deny(Operation::Open, Object::Built(&path))
+    subject.deny(Operation::Open, Object::At(at))
 }
 
 /// The container's first program: the runtime has opened it, before there was a container.

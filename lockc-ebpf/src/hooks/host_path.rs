@@ -6,7 +6,7 @@ use crate::{
     Answer,
     container::Subject,
     kernel::{Location, MountOwner, Step, mount_owner, superblock_of},
-    path,
+    path::View,
     report::Object,
 };
 
@@ -19,33 +19,17 @@ pub(crate) fn reach(subject: &Subject, at: Location, moves: bool) -> Answer {
     {
         return Answer::Allow;
     }
-    let root = subject.label.root_dentry;
-    if is_out_of_reach(subject.rules | HOST_RULES, at.dentry, root, u64::from(moves)) != 0 {
-        // The container's name for it; the host's is in the policy.
-        return subject.deny(Operation::HostPath, Object::At(at));
-    }
-    Answer::Allow
-}
-
-/// A function of its own, of numbers alone: within every hook, programs would be several times as long.
-#[inline(never)]
-extern "C" fn is_out_of_reach(rules: u32, dentry: u64, root: u64, moves: u64) -> u64 {
-    u64::from(denies(rules, dentry, root, moves != 0))
-}
-
-#[inline(always)]
-fn denies(rules: u32, dentry: u64, root: u64, moves: bool) -> bool {
-    let Ok(path) = path::build_on_file_system(dentry) else {
-        return true;
-    };
-    let verdict = path.verdict(rules);
+    let seen = View::on_file_system(at.dentry, subject.rules | HOST_RULES, moves);
     // Engines mount the root file systems of containers in their own directories.
-    if verdict == PathVerdict::Allow as u32
-        || (verdict == PathVerdict::NotRoot as u32 && is_own_root(root, dentry))
-    {
-        return moves && path.below(rules) & PathsBelow::DENIED != 0;
+    let is_allowed = seen.has_path()
+        && (seen.verdict() == PathVerdict::Allow as u32
+            || (seen.verdict() == PathVerdict::NotRoot as u32
+                && is_own_root(subject.label.root_dentry, at.dentry)));
+    if is_allowed && seen.below() & PathsBelow::DENIED == 0 {
+        return Answer::Allow;
     }
-    true
+    // The container's name for it; the host's is in the policy.
+    subject.deny(Operation::HostPath, Object::At(at))
 }
 
 /// Whether the whole file system of the dentry is the container's, whose root directory is at `root`.

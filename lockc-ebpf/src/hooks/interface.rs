@@ -21,7 +21,7 @@ pub(crate) fn steers_machine(magic: u64, dentry: u64, mode: u32) -> bool {
         FileSystem::Other => false,
         FileSystem::Internals => true,
         FileSystem::Settings => writes,
-        FileSystem::Cgroup1 => writes && name_of(dentry).is_none_or(interface::cgroup1),
+        FileSystem::Cgroup1 => writes && is_guarded(name(dentry)),
         FileSystem::Proc => match below_root(dentry) {
             Some([top, second, third]) => {
                 interface::procfs(name(top), name(second), name(third), writes)
@@ -29,6 +29,11 @@ pub(crate) fn steers_machine(magic: u64, dentry: u64, mode: u32) -> bool {
             None => writes,
         },
     }
+}
+
+#[inline(always)]
+fn is_guarded(name: Name) -> bool {
+    name == Name::default() || interface::cgroup1(name)
 }
 
 /// The dentry below the root of its file system, on the way to `dentry`, and the two below that; 0 where
@@ -47,14 +52,30 @@ fn below_root(dentry: u64) -> Option<[u64; 3]> {
     None
 }
 
-/// Empty for no dentry, and for one that cannot be read: that is no exception.
+/// The name of the dentry at `dentry`; empty for none, and for one that cannot be read.
 #[inline(always)]
-fn name(dentry: u64) -> Name {
-    if dentry == 0 { Name::default() } else { name_of(dentry).unwrap_or_default() }
+pub(crate) fn name(dentry: u64) -> Name {
+    let mut name = Name::default();
+    cut_name(dentry, &raw mut name);
+    name
+}
+
+/// For the verifier on its own, as `path::view_path` is. 0, because it has to have an answer.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn cut_name(dentry: u64, name: *mut Name) -> u64 {
+    // SAFETY: the verifier sees that every caller has one, and wants it to be checked here all the same.
+    if let Some(name) = unsafe { name.as_mut() } {
+        *name = name_of(dentry).unwrap_or_default();
+    }
+    0
 }
 
 #[inline(always)]
 fn name_of(dentry: u64) -> Option<Name> {
+    if dentry == 0 {
+        return None;
+    }
     let (address, len) = Step::name(dentry)?;
     // Names have at least as much room (`DNAME_INLINE_LEN`, include/linux/dcache.h; `__d_alloc`, fs/dcache.c).
     Some(Name::cut(read::<[u64; 2]>(address)?, len))

@@ -1,5 +1,6 @@
 //! One decision function per hook.
 
+pub(crate) mod adopt;
 pub(crate) mod change;
 pub(crate) mod code;
 pub(crate) mod device;
@@ -11,6 +12,7 @@ pub(crate) mod identity;
 pub(crate) mod interface;
 pub(crate) mod kernel_call;
 pub(crate) mod kernel_log;
+pub(crate) mod known;
 pub(crate) mod mount;
 pub(crate) mod namespace;
 pub(crate) mod network;

@@ -10,7 +10,7 @@ const REMOUNT: u32 = 2;
 const CREATE: u32 = 3;
 
 #[inline(always)]
-fn decide(object: Object<'_>) -> Answer {
+fn decide(object: Object) -> Answer {
     let Some(subject) = Subject::current() else {
         return Answer::Allow;
     };

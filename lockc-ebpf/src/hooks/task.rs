@@ -20,6 +20,9 @@ pub(crate) fn alloc(child: Task) -> Answer {
     let Some(label) = LABELS.get_or_create(child) else {
         return Answer::NoMemory;
     };
+    if label.container != 0 {
+        return Answer::Allow; // the programs of the daemon that is being replaced, or the new ones, were here
+    }
     *label = *parent;
     // The record may have been dropped and its label outlived it: then the safe default counts.
     label.container = container::join_or_default(parent.container);
@@ -31,7 +34,10 @@ pub(crate) fn alloc(child: Task) -> Answer {
 #[inline(always)]
 pub(crate) fn free(task: Task) {
     if let Some(label) = LABELS.get(task) {
-        container::leave(label.container);
+        // The programs of two daemons may see this, while one replaces the other: it is counted once.
+        let handle = label.container;
+        label.container = 0;
+        container::leave(handle);
     } else if task.has_storage() {
         // Before 6.2: it has a label that cannot be read now. From 6.2 on: the storage is another tool's, and
         // the daemon does not ask.

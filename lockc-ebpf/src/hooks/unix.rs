@@ -1,12 +1,12 @@
 //! Sockets of the host, above all those of container engines: who may talk to one has the machine.
 
-use lockc_common::{Operation, PolicyFlags, engine, interface::Name};
+use lockc_common::{Operation, PolicyFlags, engine};
 
 use crate::{
     Answer,
     container::Subject,
-    hooks::host_path,
-    kernel::{MountNamespace, MountOwner, Step, UnixAddress, mount_owner, read},
+    hooks::{host_path, interface::name},
+    kernel::{MountNamespace, MountOwner, Step, UnixAddress, mount_owner},
     maps::MOUNT_NAMESPACES,
     report::Object,
 };
@@ -58,11 +58,4 @@ fn is_containers(mount: u64) -> bool {
     let seq = MountNamespace::at(namespace).seq;
     // SAFETY: only asked whether it is there.
     unsafe { MOUNT_NAMESPACES.get(&seq) }.is_some()
-}
-
-/// Empty for none, and for one that cannot be read.
-#[inline(always)]
-fn name(dentry: u64) -> Name {
-    let (address, len) = Step::name(dentry).unwrap_or((0, 0));
-    Name::cut(read::<[u64; 2]>(address).unwrap_or_default(), len)
 }
