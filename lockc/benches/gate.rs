@@ -44,7 +44,7 @@ fn main() -> Result<()> {
     let runc = Pair::new(directory.path(), Path::new("/usr/bin/runc"), &group)?;
     let nothing = Pair::new(directory.path(), Path::new("/bin/busybox"), &group)?;
     let recorder = Recorder::install();
-    let gate = Gate::start(group, recorder, Duration::from_secs(2))?;
+    let gate = Gate::start(group, recorder, Duration::from_secs(2), None)?;
 
     println!(
         "{starts} x `runc run` each way, config.json of {} bytes",

@@ -1,5 +1,6 @@
 //! The daemon: starts everything in an order that leaves no gap, waits, stops.
 
+mod adopt;
 mod clock;
 mod force;
 mod keeper;
@@ -13,7 +14,7 @@ pub mod status;
 
 use std::{
     fs, io,
-    os::fd::AsFd as _,
+    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -45,6 +46,7 @@ use crate::{
 
 pub use self::reload::set_log_level;
 use self::{
+    adopt::{Adopter, Users},
     clock::ClockWatch,
     force::{Force, InForce},
     keeper::Keeper,
@@ -58,6 +60,8 @@ use self::{
 
 /// How often stale registrations are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// How long the containers of users are waited for before lockc says that it is ready.
+const USERS_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the lock is waited for: `lockc status` holds it for a moment.
 const LOCK_PATIENCE: Duration = Duration::from_millis(200);
 
@@ -91,27 +95,34 @@ fn setup<E: Into<io::Error>>(action: impl Into<String>) -> impl FnOnce(E) -> Dae
     move |source| DaemonError::Setup { action, source: source.into() }
 }
 
+/// The signals that the daemon takes.
+#[derive(Debug)]
+pub struct Signals(SignalFd);
+
+impl Signals {
+    /// Blocks them, which must be before there are threads: these inherit the mask.
+    pub fn block() -> Result<Self, DaemonError> {
+        let mut signals = SigSet::empty();
+        signals.add(Signal::SIGTERM);
+        signals.add(Signal::SIGINT);
+        signals.add(Signal::SIGHUP);
+        signals.thread_block().map_err(setup("block signals"))?;
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        Ok(Self(SignalFd::with_flags(&signals, flags).map_err(setup("create a signalfd"))?))
+    }
+}
+
 /// Enforces `config`, which was read from `path`, and what is found there later, until SIGTERM or
 /// SIGINT. What is enforced stays enforced after that.
-pub fn run(config: &Config, path: &Path) -> Result<(), DaemonError> {
+pub fn run(config: &Config, path: &Path, signals: &Signals) -> Result<(), DaemonError> {
     host::check().map_err(LoadError::from)?;
-    // Before there are threads, which inherit the mask.
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGTERM);
-    signals.add(Signal::SIGINT);
-    signals.add(Signal::SIGHUP);
-    signals.thread_block().map_err(setup("block signals"))?;
-    let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-        .map_err(setup("create a signalfd"))?;
-
     let directory = Path::new(DIRECTORY);
-    fs::create_dir_all(directory).map_err(setup(format!("create {DIRECTORY}")))?;
-    let _lock = lock(&directory.join("lock"))?;
+    let _lock = lock(directory)?;
 
     // Runtimes that are executed from here on wait until the gate opens.
     let group = Arc::new(Group::new().map_err(setup("create a fanotify group"))?);
     let runtimes = Arc::new(
-        Runtimes::mark(config.runtimes.clone(), Arc::clone(&group))
+        Runtimes::mark(config.runtimes.clone(), path, Arc::clone(&group))
             .map_err(setup("create an inotify instance"))?,
     );
 
@@ -119,12 +130,17 @@ pub fn run(config: &Config, path: &Path) -> Result<(), DaemonError> {
     let mounts = MountWatch::new().map_err(setup("watch mounts"))?;
     let mut kernel = Kernel::load()?;
     match enforce(&mut kernel, config, &runtimes, directory) {
-        Ok(Parts { maps, in_force, keeper, reporter, registry, reconciler }) => {
+        Ok(Parts { maps, in_force, keeper, reporter, registry, reconciler, mut adopter }) => {
             kernel.retire_others().map_err(LoadError::from)?;
+            // Runtimes that are executed meanwhile wait, and find complete what they ask for.
+            adopter.take_over(&mut kernel)?;
             let timeout = config.daemon.decision_timeout;
             runtimes.follow(Arc::clone(&maps)).map_err(setup("start a thread"))?;
             reporter.start().map_err(setup("start a thread"))?;
-            let gate = Gate::start(group, keeper, timeout).map_err(setup("start a thread"))?;
+            let pulse = notify::watchdog();
+            let gate =
+                Gate::start(group, keeper, timeout, pulse).map_err(setup("start a thread"))?;
+            let users = Users::look(&runtimes, config.clone()).map_err(setup("start a thread"))?;
             let changed = Arc::new(
                 EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
                     .map_err(setup("create an eventfd"))?,
@@ -147,10 +163,18 @@ pub fn run(config: &Config, path: &Path) -> Result<(), DaemonError> {
                 status,
                 leaving: Vec::new(),
                 mounts_problem: None,
+                adopter,
+                users: Some(users),
             };
+            reloader.adopt_users(USERS_PATIENCE);
+            if reloader.users.is_some() {
+                log::warn!(
+                    "the containers of users are still looked at; what looks like one has the default policy"
+                );
+            }
             log::info!("enforcing: {}", reloader.summary());
             notify::send("READY=1");
-            wait(&signals, &changed, &clock, &mounts, &maps, &mut reloader);
+            wait(&signals.0, &changed, &clock, &mounts, &maps, &mut reloader);
             notify::send("STOPPING=1");
             reloader.gate.stop();
             log::info!("stopped; running containers stay contained (lockc unload ends that)");
@@ -163,20 +187,37 @@ pub fn run(config: &Config, path: &Path) -> Result<(), DaemonError> {
     }
 }
 
-fn lock(path: &Path) -> Result<Flock<fs::File>, DaemonError> {
-    let mut file = fs::File::create(path).map_err(setup(format!("create {}", path.display())))?;
+/// Makes the daemon's own directory, and keeps every other daemon from running, and `lockc unload` from removing what it
+/// makes.
+pub(crate) fn lock(directory: &Path) -> Result<Flock<fs::File>, DaemonError> {
+    let path = directory.join("lock");
     let end = Instant::now() + LOCK_PATIENCE;
     loop {
-        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => return Ok(lock),
-            Err((file, Errno::EWOULDBLOCK)) if Instant::now() < end => file,
-            Err((_, Errno::EWOULDBLOCK)) => {
-                return Err(DaemonError::Running { path: path.to_owned() });
+        fs::create_dir_all(directory).map_err(setup(format!("create {}", directory.display())))?;
+        let file = match fs::File::create(&path) {
+            // Removed with its directory, since that was made.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && Instant::now() < end => {
+                continue;
             }
-            Err((_, errno)) => return Err(setup(format!("lock {}", path.display()))(errno)),
+            file => file.map_err(setup(format!("create {}", path.display())))?,
         };
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            // What was removed while it was waited for keeps nobody out.
+            Ok(lock) if is_at(&lock, &path) => return Ok(lock),
+            Ok(_) | Err((_, Errno::EWOULDBLOCK)) if Instant::now() < end => {}
+            Ok(_) | Err((_, Errno::EWOULDBLOCK)) => return Err(DaemonError::Running { path }),
+            Err((_, errno)) => return Err(setup(format!("lock {}", path.display()))(errno)),
+        }
         thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Whether `path` names this file.
+fn is_at(file: &fs::File, path: &Path) -> bool {
+    let same = |one: fs::Metadata, other: fs::Metadata| {
+        (one.dev(), one.ino()) == (other.dev(), other.ino())
+    };
+    file.metadata().is_ok_and(|one| fs::symlink_metadata(path).is_ok_and(|other| same(one, other)))
 }
 
 /// What enforces.
@@ -187,6 +228,7 @@ struct Parts {
     reporter: Reporter,
     registry: Arc<Registry>,
     reconciler: Option<Reconciler>,
+    adopter: Adopter,
 }
 
 /// Fills the maps and proves that the programs use them.
@@ -203,6 +245,14 @@ fn enforce(
     let in_force = Arc::new(InForce::new(Force::install(config.clone(), &maps, kernel)?));
     let labels = Arc::new(Labels::take(kernel)?);
     let reconciler = host::loses_tasks().then(|| Reconciler::new(Arc::clone(&labels)));
+    let adopter = Adopter {
+        in_force: Arc::clone(&in_force),
+        maps: Arc::clone(&maps),
+        labels: Arc::clone(&labels),
+        registry: Arc::clone(&registry),
+        runtimes: Arc::clone(runtimes),
+        predecessors: Vec::new(),
+    };
     let keeper = Keeper::new(
         Arc::clone(&in_force),
         Arc::clone(&maps),
@@ -218,7 +268,7 @@ fn enforce(
         log::error!("policies of an earlier daemon stay: {error}");
     }
     let reporter = Reporter::new(events, Arc::clone(&maps), Arc::clone(&registry));
-    Ok(Parts { maps, in_force, keeper, reporter, registry, reconciler })
+    Ok(Parts { maps, in_force, keeper, reporter, registry, reconciler, adopter })
 }
 
 /// Waits for a signal to stop. Meanwhile tells the programs when the clock is set, reads the configuration again when
@@ -234,23 +284,32 @@ fn wait(
 ) {
     let every = PollTimeout::try_from(SWEEP_EVERY).unwrap_or(PollTimeout::MAX);
     loop {
-        let mut fds = [
+        let mut fds = vec![
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(changed.as_fd(), PollFlags::POLLIN),
             PollFd::new(clock.as_fd(), PollFlags::POLLIN),
-            // Last, so that it can be left out.
-            PollFd::new(mounts.as_fd(), PollFlags::POLLPRI),
         ];
-        let watched = if reloader.has_host_paths() { fds.len() } else { fds.len() - 1 };
-        match poll(&mut fds[..watched], every) {
+        let follows_mounts = reloader.has_host_paths();
+        if follows_mounts {
+            fds.push(PollFd::new(mounts.as_fd(), PollFlags::POLLPRI));
+        }
+        if let Some(users) = &reloader.users {
+            fds.push(PollFd::new(users.as_fd(), PollFlags::POLLIN));
+        }
+        match poll(&mut fds, every) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => {
                 log::error!("cannot wait for signals: {errno}");
                 return;
             }
         }
-        let [has_signal, has_changed, clock_was_set, has_mounts] =
-            fds.map(|fd| fd.any().unwrap_or(false));
+        let mut woken = fds.iter().map(|fd| fd.any().unwrap_or(false));
+        let mut next = || woken.next().unwrap_or(false);
+        let (has_signal, has_changed, clock_was_set) = (next(), next(), next());
+        let has_mounts = follows_mounts && next();
+        drop(woken);
+        drop(fds);
+        reloader.adopt_users(Duration::ZERO);
         if has_signal {
             match signals.read_signal() {
                 Ok(Some(signal)) if signal.ssi_signo == Signal::SIGHUP as u32 => reloader.reload(),

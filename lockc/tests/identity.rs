@@ -361,7 +361,7 @@ fn records_that_are_none() {
         change(&world);
         let start = Instant::now();
         let identity = world.identify();
-        assert!(start.elapsed() < Duration::from_secs(2), "{why}");
+        assert!(start.elapsed() < Duration::from_secs(20), "{why}");
         assert_eq!(name(&identity), None, "{why}");
         assert!(identity.image.is_none() && identity.labels.is_empty(), "{why}");
         assert!(identity.engine.trusted, "the bundle is Docker's all the same");

@@ -141,6 +141,8 @@ impl Decide for &'static Recorder {
     fn trouble(&self, message: String) {
         println!("trouble: {message}");
     }
+
+    fn alive(&self) {}
 }
 
 impl Log for Recorder {

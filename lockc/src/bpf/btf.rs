@@ -4,7 +4,7 @@
 //! input, never panics, and knows just what offsets need. (`btf-rs` would do, but
 //! is under the LGPL, which does not go with one static binary.)
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use thiserror::Error;
 
@@ -14,6 +14,8 @@ const HEADER_LEN: usize = 24;
 const HOOK_PREFIX: &[u8] = b"bpf_lsm_";
 /// Typedefs and modifiers that one lookup follows, and how deep anonymous members may nest.
 const MAX_DEPTH: usize = 32;
+/// Bytes of a name with its NUL; the kernel takes no longer ones (`KSYM_NAME_LEN`, include/linux/kallsyms.h, 6.12).
+const MAX_NAME: usize = 512;
 
 /// Why the type information is of no use.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -187,9 +189,11 @@ impl<'a> Btf<'a> {
         Ok(())
     }
 
+    /// The name at `offset`. Many types may share one, so it must not be long.
     fn string(&self, offset: u32) -> Option<&'a [u8]> {
         let rest = self.strings.get(offset as usize..)?;
-        Some(&rest[..rest.iter().position(|byte| *byte == 0)?])
+        let end = rest.iter().take(MAX_NAME).position(|byte| *byte == 0)?;
+        Some(&rest[..end])
     }
 
     fn resolve(&self, mut id: u32) -> Option<Type> {
@@ -227,7 +231,7 @@ impl<'a> Btf<'a> {
         let mut offset = 0_u64;
         let mut size = 0;
         for name in path.split('.') {
-            let (at, found) = self.find(current, name.as_bytes(), 0)?;
+            let (at, found) = self.find(current, name.as_bytes(), 0, &mut HashSet::new())?;
             offset = offset.checked_add(at)?;
             size = self.size_of(found, 0)?;
             current = found;
@@ -241,8 +245,16 @@ impl<'a> Btf<'a> {
         Some(prototype.members)
     }
 
-    fn find(&self, composite: Type, name: &[u8], depth: usize) -> Option<(u64, Type)> {
-        if composite.kind != Kind::Composite || depth > MAX_DEPTH {
+    /// Each of the `seen` types was searched, in vain: again would be once for every way to it, of which there can be
+    /// more than ever end.
+    fn find(
+        &self,
+        composite: Type,
+        name: &[u8],
+        depth: usize,
+        seen: &mut HashSet<usize>,
+    ) -> Option<(u64, Type)> {
+        if composite.kind != Kind::Composite || depth > MAX_DEPTH || !seen.insert(composite.data) {
             return None;
         }
         for member in 0..usize::from(composite.members) {
@@ -258,7 +270,7 @@ impl<'a> Btf<'a> {
             }
             // Without a name: anonymous, or a named structure embedded by -fms-extensions (7.x).
             if member_name == 0
-                && let Some((inner, found)) = self.find(member_type, name, depth + 1)
+                && let Some((inner, found)) = self.find(member_type, name, depth + 1, seen)
             {
                 return Some((here.checked_add(inner)?, found));
             }

@@ -32,6 +32,18 @@ pub fn add_container(
     probed::add_container(tid, start_ticks, handle, policy_and_flags, rootfs_fd, exe_fd);
 }
 
+/// Makes a record for a container that ran before lockc, and holds it.
+pub fn adopt_container(handle: u64, policy: u64) {
+    let _alone = alone();
+    probed::adopt_container(handle, policy);
+}
+
+/// Ends the hold of [`adopt_container`]: a record without tasks goes.
+pub fn release_container(handle: u64) {
+    let _alone = alone();
+    probed::release_container(handle);
+}
+
 /// Registers a runtime that works on a known container, frozen in thread `tid`.
 pub fn add_process(tid: u64, start_ticks: u64, handle: u64, flags: u64, exe_fd: u64) {
     let _alone = alone();
@@ -44,10 +56,10 @@ pub fn delete_container(tid: u64) {
     probed::delete_container(tid);
 }
 
-/// Says that the file behind `fd` is an OCI runtime.
-pub fn add_runtime(fd: u64, scan: u64) {
+/// Says what the file or directory behind `fd` is: `known` is a [`lockc_common::KnownFile`].
+pub fn add_file(fd: u64, known: u64) {
     let _alone = alone();
-    probed::add_runtime(fd, scan);
+    probed::add_file(fd, known);
 }
 
 /// Changes the policy with this id to `policy`, a [`lockc_common::Policy`].
@@ -108,8 +120,8 @@ mod probed {
     }
 
     #[inline(never)]
-    pub(super) extern "C" fn add_runtime(fd: u64, scan: u64) {
-        black_box((4_u8, fd, scan));
+    pub(super) extern "C" fn add_file(fd: u64, known: u64) {
+        black_box((4_u8, fd, known));
     }
 
     #[inline(never)]
@@ -128,18 +140,30 @@ mod probed {
     }
 
     #[inline(never)]
+    pub(super) extern "C" fn adopt_container(handle: u64, policy: u64) {
+        black_box((9_u8, handle, policy));
+    }
+
+    #[inline(never)]
+    pub(super) extern "C" fn release_container(handle: u64) {
+        black_box((10_u8, handle));
+    }
+
+    #[inline(never)]
     pub(super) extern "C" fn enter_self_test(policy: u64) {
         black_box((5_u8, policy));
     }
 }
 
 /// Program name and address of every call.
-pub fn addresses() -> [(&'static str, usize); 8] {
+pub fn addresses() -> [(&'static str, usize); 10] {
     [
         ("add_container", probed::add_container as *const () as usize),
+        ("adopt_container", probed::adopt_container as *const () as usize),
+        ("release_container", probed::release_container as *const () as usize),
         ("add_process", probed::add_process as *const () as usize),
         ("delete_container", probed::delete_container as *const () as usize),
-        ("add_runtime", probed::add_runtime as *const () as usize),
+        ("add_file", probed::add_file as *const () as usize),
         ("set_policy", probed::set_policy as *const () as usize),
         ("move_container", probed::move_container as *const () as usize),
         ("lower_clock", probed::lower_clock as *const () as usize),

@@ -38,12 +38,19 @@ impl Events {
             Err(errno) => log::error!("cannot wait for events: {errno}"),
         }
         while let Some(item) = self.ring.next() {
-            if item.len() < size_of::<Event>() {
-                continue; // no program of this layout version writes such a record
+            // No program of this layout version writes a record that is none.
+            if let Some(event) = decode(&item) {
+                take(&event);
             }
-            // SAFETY: long enough (checked), and an event is valid for any bytes.
-            let event = unsafe { item.as_ptr().cast::<Event>().read_unaligned() };
-            take(&event);
         }
     }
+}
+
+/// The event that a record of the ring buffer is; `None` if it is too short for one.
+pub fn decode(record: &[u8]) -> Option<Event> {
+    if record.len() < size_of::<Event>() {
+        return None;
+    }
+    // SAFETY: long enough (checked), and an event is valid for any bytes.
+    Some(unsafe { record.as_ptr().cast::<Event>().read_unaligned() })
 }

@@ -15,29 +15,10 @@ use super::{
     host::{self, HostError, VMLINUX_BTF},
     layout::{self, FIELDS, LayoutError},
     pin::{PinError, Pins},
+    shape::PINNED_MAPS,
 };
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lockc-ebpf"));
-
-/// Maps that live as long as the machine is up: a starting daemon takes them over.
-const PINNED_MAPS: &[&str] = &[
-    "CLOCK",
-    "CONTAINERS",
-    "CONTAINER_NAMES",
-    "COUNTERS",
-    "DRIFTED",
-    "EVENTS",
-    "LABELS",
-    "MOUNT_NAMESPACES",
-    "NETWORK_RULES",
-    "PATH_ANCESTORS",
-    "PATH_RULES",
-    "PENDING",
-    "POLICIES",
-    "POLICY_NAMES",
-    "RUNTIME_FILES",
-    "RUNTIME_NAMES",
-];
 
 /// Hooks that not every kernel has. Where one is missing, another sees the same, or there is nothing to see:
 /// docs/kernel-support.md.
@@ -174,8 +155,8 @@ impl Kernel {
         for (field, offset) in FIELDS.iter().zip(&layout.offsets) {
             loader.override_global(field.global, offset, true);
         }
-        for name in PINNED_MAPS {
-            loader.map_pin_path(name, pins.map(name));
+        for map in PINNED_MAPS {
+            loader.map_pin_path(map.name, pins.map(map.name));
         }
         let mut ebpf = loader.load(OBJECT).map_err(Box::new)?;
         let btf = Btf::from_sys_fs()?;
@@ -227,6 +208,7 @@ fn load_program(name: &str, program: &mut Program, btf: &Btf) -> Result<(), Load
     match program {
         Program::Lsm(lsm) => lsm.load(name, btf),
         Program::FExit(fexit) => fexit.load(name, btf),
+        Program::Iter(iter) => iter.load("task", btf),
         Program::UProbe(uprobe) => uprobe.load(),
         _ => Ok(()),
     }

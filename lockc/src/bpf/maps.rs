@@ -2,10 +2,12 @@
 
 use std::sync::Mutex;
 
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{
+    Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key,
+};
 use lockc_common::{
-    CONTAINER_ID_LEN, Container, ContainerName, Counter, InodeKey, NAME_LEN, Pending, RuntimeName,
-    UNATTRIBUTED,
+    Adoption, BY_USER, CONTAINER_ID_LEN, Container, ContainerName, Counter, InodeKey, KnownFile,
+    Label, NAME_LEN, NameEnd, Pending, RuntimeName, UNATTRIBUTED,
 };
 
 pub use super::policies::{CompiledPolicy, wait_for_programs};
@@ -15,18 +17,22 @@ use super::{
     load::{Kernel, LoadError},
     policies::Policies,
 };
+use crate::config::{NamePattern, separate};
 
 /// The maps. Reads take no lock; the few maps the daemon itself writes have one each.
 pub struct Maps {
+    pub(super) adopted: Mutex<HashMap<MapData, u64, Label>>,
+    pub(super) adoptions: Mutex<HashMap<MapData, u32, Adoption>>,
     clock: Mutex<Array<MapData, i64>>,
+    user_records: Mutex<Array<MapData, u64>>,
     containers: Mutex<HashMap<MapData, u64, Container>>,
     container_names: Mutex<HashMap<MapData, u64, ContainerName>>,
     counters: PerCpuArray<MapData, u64>,
     mount_namespaces: Mutex<HashMap<MapData, u64, u64>>,
     pending: HashMap<MapData, u32, Pending>,
     policies: Mutex<Policies>,
-    runtime_files: Mutex<HashMap<MapData, InodeKey, u64>>,
-    runtime_names: Mutex<HashMap<MapData, RuntimeName, u32>>,
+    known_files: Mutex<HashMap<MapData, InodeKey, KnownFile>>,
+    runtime_names: Mutex<LpmTrie<MapData, RuntimeName, NameEnd>>,
 }
 
 impl std::fmt::Debug for Maps {
@@ -52,7 +58,7 @@ pub fn take_events(kernel: &mut Kernel) -> Result<Events, LoadError> {
 }
 
 /// A lock whose holder panicked guards maps that are still whole: every update is one syscall.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
@@ -60,7 +66,10 @@ impl Maps {
     /// Takes the maps out of the loaded object.
     pub fn take(kernel: &mut Kernel) -> Result<Self, LoadError> {
         Ok(Self {
+            adopted: Mutex::new(take(kernel, "ADOPTED")?),
+            adoptions: Mutex::new(take(kernel, "ADOPTIONS")?),
             clock: Mutex::new(take(kernel, "CLOCK")?),
+            user_records: Mutex::new(take(kernel, "USER_RECORDS")?),
             containers: Mutex::new(take(kernel, "CONTAINERS")?),
             container_names: Mutex::new(take(kernel, "CONTAINER_NAMES")?),
             counters: take(kernel, "COUNTERS")?,
@@ -73,7 +82,7 @@ impl Maps {
                 take(kernel, "PATH_ANCESTORS")?,
                 take(kernel, "NETWORK_RULES")?,
             )),
-            runtime_files: Mutex::new(take(kernel, "RUNTIME_FILES")?),
+            known_files: Mutex::new(take(kernel, "KNOWN_FILES")?),
             runtime_names: Mutex::new(take(kernel, "RUNTIME_NAMES")?),
         })
     }
@@ -142,7 +151,13 @@ impl Maps {
     /// Drops the record of a container that has no task.
     pub fn drop_container(&self, handle: u64) {
         // Absent is as good as removed.
-        let _ = lock(&self.containers).remove(&handle);
+        if lock(&self.containers).remove(&handle).is_ok() && handle & BY_USER != 0 {
+            let mut records = lock(&self.user_records);
+            // A program that counts meanwhile makes it wrong by one, on kernels that lose more than that: the limit is
+            // one less or one more for it.
+            let count = records.get(&0, 0).unwrap_or(0);
+            let _ = records.set(0, count.saturating_sub(1), 0);
+        }
     }
 
     /// Handles of all records.
@@ -204,38 +219,37 @@ impl Maps {
         }
     }
 
-    /// Makes `names` the names by which the kernel side recognises runtimes. One that does not
-    /// fit is returned: it is recognised by its file alone.
-    pub fn set_runtime_names<'a>(
-        &self,
-        names: impl IntoIterator<Item = &'a [u8]>,
-    ) -> Vec<&'a [u8]> {
+    /// Makes `names` the names by which the kernel side recognises runtimes. Those that do not fit are returned: they
+    /// are recognised by their files alone.
+    pub fn set_runtime_names(&self, names: Vec<NamePattern>) -> Vec<NamePattern> {
         let mut map = lock(&self.runtime_names);
-        let old: Vec<RuntimeName> = map.keys().flatten().collect();
+        let same = |a: &Key<RuntimeName>, b: &Key<RuntimeName>| {
+            (a.prefix_len(), a.data().name) == (b.prefix_len(), b.data().name)
+        };
+        let old: Vec<_> = map.keys().flatten().collect();
+        let (names, mut refused) = separate(names);
         let mut kept = Vec::new();
-        let mut refused = Vec::new();
         for name in names {
-            let mut key = RuntimeName { name: [0; NAME_LEN] };
-            if name.len() < NAME_LEN {
-                key.name[..name.len()].copy_from_slice(name);
-                if map.insert(key, 1, 0).is_ok() {
-                    kept.push(key);
-                    continue;
-                }
+            match name_entry(&name) {
+                Some((key, end)) if map.insert(&key, end, 0).is_ok() => kept.push(key),
+                _ => refused.push(name),
             }
-            refused.push(name);
         }
-        for key in old.iter().filter(|key| !kept.contains(key)) {
+        for key in old.iter().filter(|key| !kept.iter().any(|kept| same(key, kept))) {
             let _ = map.remove(key);
         }
         refused
     }
 
-    /// Drops runtime files that scan number `scan` did not find again.
-    pub fn prune_runtime_files(&self, scan: u64) {
-        let mut map = lock(&self.runtime_files);
-        let stale: Vec<InodeKey> =
-            map.iter().flatten().filter(|(_, seen)| *seen != scan).map(|(key, _)| key).collect();
+    /// Drops files that scan number `scan` did not find again.
+    pub fn prune_known_files(&self, scan: u64) {
+        let mut map = lock(&self.known_files);
+        let stale: Vec<InodeKey> = map
+            .iter()
+            .flatten()
+            .filter(|(_, known)| known.scan() != scan)
+            .map(|(key, _)| key)
+            .collect();
         for key in &stale {
             let _ = map.remove(key);
         }
@@ -246,5 +260,43 @@ impl Maps {
         self.counters
             .get(&(counter as u32), 0)
             .map_or(0, |values| values.iter().fold(0_u64, |sum, v| sum.wrapping_add(*v)))
+    }
+}
+
+/// `None` if it is too long.
+fn name_entry(pattern: &NamePattern) -> Option<(Key<RuntimeName>, NameEnd)> {
+    let mut key = RuntimeName { name: [0; NAME_LEN] };
+    let mut end = NameEnd { len: 0, begin: 0, end: [0; NAME_LEN] };
+    if !pattern.fits() {
+        return None;
+    }
+    let len = pattern.begin.len();
+    key.name.get_mut(..len)?.copy_from_slice(&pattern.begin);
+    // With the zero behind it a name stands for itself.
+    let counted = len + usize::from(pattern.end.is_none());
+    end.begin = u32::try_from(len).ok()?;
+    if let Some(bytes) = &pattern.end {
+        end.len = u32::try_from(bytes.len()).ok()?;
+        end.end.get_mut(..bytes.len())?.copy_from_slice(bytes);
+    }
+    Some((Key::new(8 * u32::try_from(counted).ok()?, key), end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_beginnings_and_ends() {
+        let entry = |begin: &str, end: Option<&str>| {
+            let pattern = NamePattern { begin: begin.into(), end: end.map(Into::into) };
+            let (key, found) = name_entry(&pattern)?;
+            Some((key.prefix_len(), found.begin, found.len))
+        };
+        assert_eq!(entry("runc", None), Some((40, 4, 0)));
+        assert_eq!(entry("runc-", Some("")), Some((40, 5, 0)));
+        assert_eq!(entry("", Some("-runc")), Some((0, 0, 5)));
+        assert_eq!(entry(&"x".repeat(NAME_LEN - 1), None), Some((256, 31, 0)));
+        assert_eq!(entry(&"x".repeat(NAME_LEN), None), None);
     }
 }

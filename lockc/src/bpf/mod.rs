@@ -1,6 +1,7 @@
 //! The kernel side as the daemon sees it: what it needs, how it is loaded, what
 //! is kept in its maps.
 
+mod adopt;
 mod attach;
 pub mod btf;
 pub mod calls;
@@ -12,7 +13,10 @@ pub mod load;
 pub mod maps;
 pub mod pin;
 mod policies;
+pub mod predecessor;
 mod recursion;
 pub mod self_test;
+pub mod shape;
+pub mod unload;
 
 pub use load::{Kernel, LoadError};

@@ -19,12 +19,14 @@ use aya::programs::{
 use lockc_common::LAYOUT_VERSION;
 use thiserror::Error;
 
-/// Longest wait for programs to be detached.
-const DETACH_PATIENCE: Duration = Duration::from_mins(1);
-const DETACH_PAUSE: Duration = Duration::from_millis(20);
+use super::shape::PINNED_MAPS;
 
 /// Where all pins live.
 pub const ROOT: &str = "/sys/fs/bpf/lockc";
+
+/// Longest wait for programs to be detached.
+const DETACH_PATIENCE: Duration = Duration::from_mins(1);
+const DETACH_PAUSE: Duration = Duration::from_millis(20);
 
 /// A pin that could not be made, listed or removed.
 #[derive(Debug, Error)]
@@ -42,9 +44,6 @@ pub enum PinError {
     /// `/sys/fs/bpf` is no BPF file system.
     #[error("/sys/fs/bpf is not a BPF file system; run `mount -t bpf bpf /sys/fs/bpf`")]
     NoBpfFs,
-    /// The pins are gone, their programs are not.
-    #[error("programs are still attached; does another process hold them?")]
-    StillLoaded,
 }
 
 fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PinError {
@@ -69,6 +68,9 @@ impl Pins {
             return Err(PinError::NoBpfFs);
         }
         let directory = Path::new(ROOT).join(format!("v{LAYOUT_VERSION}"));
+        if let Some(trouble) = trouble(&directory) {
+            set_aside(&directory, &trouble)?;
+        }
         for path in [directory.join("maps"), directory.join("links")] {
             fs::create_dir_all(&path).map_err(io_error("create", &path))?;
         }
@@ -100,16 +102,66 @@ impl Pins {
         }
     }
 
-    /// Removes the links of all other generations; what they enforced is enforced by this one.
+    /// Removes the links of all other generations, and waits until their programs are gone; what they enforced is
+    /// enforced by this one. A registration would not outlive two generations that see the same `execve`: the first
+    /// takes it up, and the second takes that for one whose `execve` has failed.
     pub fn retire_others(&self) -> Result<(), PinError> {
         let links = self.directory.join("links");
+        let mut gone = HashSet::new();
         for generation in generations(&links)? {
             if generation != self.generation {
-                remove_links(&links.join(generation.to_string()))?;
+                let path = links.join(generation.to_string());
+                gone.extend(programs(&path));
+                remove_links(&path)?;
             }
+        }
+        let held = still_loaded(&gone);
+        if !held.is_empty() {
+            // Somebody looks at them, most likely. What is attached enforces.
+            log::error!("programs of an earlier daemon are still loaded: {held:?}");
         }
         Ok(())
     }
+}
+
+/// What is wrong with the pins that are there; nothing where there are none.
+fn trouble(directory: &Path) -> Option<String> {
+    let maps = directory.join("maps");
+    // A daemon that died before it had pinned a map has enforced nothing.
+    if fs::read_dir(&maps).is_ok_and(|mut entries| entries.next().is_none()) || !directory.exists()
+    {
+        return None;
+    }
+    PINNED_MAPS.iter().find_map(|map| {
+        let path = maps.join(map.name);
+        map.trouble(&path).map(|trouble| format!("{} {trouble}", path.display()))
+    })
+}
+
+/// Moves pins out of the way. Their programs go on, and what they know is taken over as from another layout version.
+fn set_aside(directory: &Path, trouble: &str) -> Result<(), PinError> {
+    // No dots: names with one are the file system's own (`bpf_lookup`, kernel/bpf/inode.c, 6.12).
+    let free = (1..).map(|number| directory.with_file_name(format!("aside-{number}")));
+    let aside = free.take(1000).find(|path| !path.exists()).unwrap_or_default();
+    log::warn!("{trouble}: setting these pins aside, as {}", aside.display());
+    fs::rename(directory, &aside).map_err(io_error("rename", directory))
+}
+
+/// Removes what other layout versions have pinned: what they enforced is enforced without them. Returns which.
+pub fn retire_layouts() -> Result<Vec<PathBuf>, PinError> {
+    let root = Path::new(ROOT);
+    let own = root.join(format!("v{LAYOUT_VERSION}"));
+    let entries = fs::read_dir(root).map_err(io_error("list", root))?;
+    let mut removed = Vec::new();
+    for path in entries.flatten().map(|entry| entry.path()).filter(|path| *path != own) {
+        if path.is_dir() {
+            remove_below(&path)?;
+        } else {
+            fs::remove_file(&path).map_err(io_error("remove", &path))?;
+        }
+        removed.push(path);
+    }
+    Ok(removed)
 }
 
 fn generations(links: &Path) -> Result<Vec<u64>, PinError> {
@@ -126,21 +178,28 @@ fn remove_links(directory: &Path) -> Result<(), PinError> {
     fs::remove_dir(directory).map_err(io_error("remove", directory))
 }
 
-/// Removes every pin of every layout version, and waits until their programs are gone: the kernel
-/// detaches them after the fact, one by one. Returns how many pins there were.
-pub fn remove_all() -> Result<usize, PinError> {
-    let root = Path::new(ROOT);
-    let mut programs = HashSet::new();
-    collect_programs(root, &mut programs);
-    let removed = remove_below(root)?;
+/// Those of `programs` that are still there after a while: the kernel detaches them after the fact, one by one, and frees
+/// them when they are detached (`bpf_link_free`, kernel/bpf/syscall.c, 6.1 and 6.12).
+pub(super) fn still_loaded(programs: &HashSet<u32>) -> Vec<u32> {
     let end = Instant::now() + DETACH_PATIENCE;
-    while loaded_programs().flatten().any(|program| programs.contains(&program.id())) {
-        if Instant::now() >= end {
-            return Err(PinError::StillLoaded);
+    loop {
+        if programs.is_empty() {
+            return Vec::new();
+        }
+        let loaded = loaded_programs().flatten().map(|program| program.id());
+        let held: Vec<u32> = loaded.filter(|id| programs.contains(id)).collect();
+        if held.is_empty() || Instant::now() >= end {
+            return held;
         }
         thread::sleep(DETACH_PAUSE);
     }
-    Ok(removed)
+}
+
+/// Ids of the programs whose links are pinned below a directory.
+pub(super) fn programs(directory: &Path) -> HashSet<u32> {
+    let mut programs = HashSet::new();
+    collect_programs(directory, &mut programs);
+    programs
 }
 
 fn collect_programs(path: &Path, programs: &mut HashSet<u32>) {
@@ -157,22 +216,15 @@ fn collect_programs(path: &Path, programs: &mut HashSet<u32>) {
     }
 }
 
-fn remove_below(path: &Path) -> Result<usize, PinError> {
-    let entries = match fs::read_dir(path) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        Err(error) => return Err(io_error("list", path)(error)),
-    };
-    let mut removed = 0;
+fn remove_below(path: &Path) -> Result<(), PinError> {
+    let entries = fs::read_dir(path).map_err(io_error("list", path))?;
     for entry in entries.flatten() {
         let path = entry.path();
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            removed += remove_below(&path)?;
+            remove_below(&path)?;
         } else {
             fs::remove_file(&path).map_err(io_error("remove", &path))?;
-            removed += 1;
         }
     }
-    fs::remove_dir(path).map_err(io_error("remove", path))?;
-    Ok(removed)
+    fs::remove_dir(path).map_err(io_error("remove", path))
 }

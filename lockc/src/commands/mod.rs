@@ -2,6 +2,7 @@
 
 mod check;
 mod explain;
+mod log;
 mod policy;
 mod run;
 mod status;
@@ -14,10 +15,14 @@ use std::{
 
 use clap::{Parser, Subcommand};
 
-/// Makes the containers of this node contain.
+/// Makes the containers of this node contain
+///
+/// lockc enforces policies on containers of Docker, podman, containerd, k3s and
+/// plain runc, crun and youki. The daemon is `lockc run`, which systemd starts;
+/// its configuration is /etc/lockc/lockc.toml.
 #[derive(Debug, Parser)]
 #[command(name = "lockc", version, disable_help_subcommand = true)]
-struct Cli {
+pub struct Cli {
     #[command(subcommand)]
     verb: Verb,
 }
@@ -41,7 +46,7 @@ pub fn main() -> ExitCode {
         Verb::Policy(policy) => policy.execute().map(done),
         Verb::Run(run) => run.execute().map(done),
         Verb::Status(status) => status.execute(),
-        Verb::Unload(unload) => unload.execute().map(done),
+        Verb::Unload(unload) => unload.execute(),
     };
     outcome.unwrap_or_else(|error| {
         complain(&error);

@@ -1,13 +1,13 @@
 //! `lockc run`: the daemon.
 
-use std::{io::Write as _, path::PathBuf};
+use std::path::PathBuf;
 
-use anyhow::Result;
-use env_logger::{Builder, Env};
+use anyhow::{Context as _, Result};
 
+use super::log::Log;
 use crate::{
-    config::{self, Checked, Config, LogFormat},
-    daemon,
+    config::{self, Checked},
+    daemon::{self, Signals},
 };
 
 /// Enforces until it is told to stop (SIGTERM); what is enforced stays so.
@@ -25,47 +25,13 @@ impl Run {
         let checked = Checked::read(&self.config)?;
         let report = checked.report.clone();
         let config = checked.usable()?;
-        start_log(&config);
+        let signals = Signals::block()?;
+        let _log = Log::start(&config).context("cannot start the log's thread")?;
         // What is left after mistakes are warnings.
         for place in report.places() {
             log::warn!("{place:#}");
         }
-        daemon::run(&config, &self.config)?;
+        daemon::run(&config, &self.config, &signals)?;
         Ok(())
     }
-}
-
-fn start_log(config: &Config) {
-    // Everything passes this filter, and the level is set apart from it, as it can change later.
-    let mut builder = Builder::from_env(Env::default().default_filter_or("trace"));
-    match config.daemon.log_format {
-        LogFormat::Text => {
-            builder.format(|out, record| {
-                writeln!(
-                    out,
-                    "{} {:5} {}",
-                    out.timestamp(),
-                    record.level(),
-                    one_line(&record.args().to_string())
-                )
-            });
-        }
-        LogFormat::Json => {
-            builder.format(|out, record| {
-                let line = serde_json::json!({
-                    "time": out.timestamp_micros().to_string(),
-                    "level": record.level().as_str(),
-                    "message": record.args().to_string(),
-                });
-                writeln!(out, "{line}")
-            });
-        }
-    }
-    builder.init();
-    daemon::set_log_level(config.daemon.log_level);
-}
-
-/// A message may hold text that others chose; a line break in it must not look like a new message.
-fn one_line(message: &str) -> String {
-    message.replace(|character: char| character.is_control(), " ")
 }

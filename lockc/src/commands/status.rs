@@ -1,11 +1,14 @@
 //! `lockc status`: what is in force.
 
-use std::{fs, path::Path, process::ExitCode};
+use std::{fs, io::ErrorKind, path::Path, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::daemon::status::{DIRECTORY, State};
+use crate::{
+    bpf::pin,
+    daemon::status::{DIRECTORY, State},
+};
 
 /// Shows whether the daemon runs, and whether the configuration on disk is what it enforces.
 ///
@@ -19,7 +22,7 @@ impl Status {
     #[expect(clippy::print_stdout, reason = "what the command is for")]
     pub(super) fn execute(self) -> Result<ExitCode> {
         if !is_running()? {
-            println!("not running; what was enforced stays so until `lockc unload`");
+            println!("not running; {}", left(Path::new(pin::ROOT)));
             return Ok(ExitCode::FAILURE);
         }
         let state =
@@ -43,13 +46,34 @@ impl Status {
     }
 }
 
+/// What is in force without a daemon.
+fn left(pins: &Path) -> &'static str {
+    // Others than root may not look.
+    match fs::symlink_metadata(pins) {
+        Err(error) if error.kind() == ErrorKind::NotFound => "nothing is enforced",
+        _ => "what was enforced stays so until `lockc unload`",
+    }
+}
+
 /// The daemon holds a lock for as long as it lives.
 fn is_running() -> Result<bool> {
     let path = Path::new(DIRECTORY).join("lock");
     let file = match fs::File::open(&path) {
         Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error).with_context(|| format!("cannot open {}", path.display())),
     };
     Ok(Flock::lock(file, FlockArg::LockSharedNonblock).is_err())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_pins_nothing_is_enforced() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(left(directory.path()).contains("stays so"));
+        assert_eq!(left(&directory.path().join("lockc")), "nothing is enforced");
+    }
 }

@@ -179,7 +179,7 @@ pub fn files(path: &Path) -> Vec<PathBuf> {
     files
 }
 
-fn drop_in_directory(path: &Path) -> PathBuf {
+pub fn drop_in_directory(path: &Path) -> PathBuf {
     path.parent().unwrap_or(Path::new("")).join(DROP_INS)
 }
 

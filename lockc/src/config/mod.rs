@@ -8,6 +8,7 @@ mod expand;
 mod lint;
 mod load;
 mod merge;
+mod names;
 mod policies;
 mod policy_table;
 mod problem;
@@ -25,7 +26,11 @@ use log::LevelFilter;
 
 pub use self::{
     expand::{Expansion, MAX_ENTRIES_READ, MAX_FILES, expand},
-    load::{Checked, ConfigError, DROP_INS, MAX_DROP_INS, MAX_LEN, PATH, Source, files},
+    load::{
+        Checked, ConfigError, DROP_INS, MAX_DROP_INS, MAX_LEN, PATH, Source, drop_in_directory,
+        files,
+    },
+    names::{NamePattern, name_patterns, separate},
     policies::{MAX_OWN_POLICIES, MAX_RULES_OF_POLICIES, MAX_RULES_PER_POLICY},
     problem::{Place, Problem, Report, Severity},
     rules::MAX_RULES,
@@ -90,6 +95,8 @@ pub struct Runtime {
     pub name: String,
     /// Its executables: absolute paths whose components may be globs.
     pub paths: Vec<String>,
+    /// Directories in which it keeps its containers (`--root`), beside the usual ones: absolute paths.
+    pub state: Vec<String>,
 }
 
 /// `[default]`: what a container gets if no rule matches.
@@ -172,6 +179,7 @@ impl Default for Config {
         let runtime = |name: &str, paths: &[&str]| Runtime {
             name: name.to_owned(),
             paths: paths.iter().map(|path| (*path).to_owned()).collect(),
+            state: Vec::new(),
         };
         Self {
             daemon: Daemon {

@@ -2,11 +2,13 @@
 
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
+use lockc_common::NAME_LEN;
 use log::LevelFilter;
 use toml::de::{DeTable, DeValue};
 
 use super::{
     Config, Fallback, LogFormat, OnError, Problem, Runtime, Source, expand, merge,
+    names::name_patterns,
     problem::suggest,
     reader::{Reader, Value, integer},
 };
@@ -153,14 +155,13 @@ impl Reader {
     }
 
     fn runtime(&mut self, table: &DeTable<'_>, span: Range<usize>, built_in: &[String]) -> Runtime {
-        self.check_keys(table, "runtime", &["name", "paths"]);
+        self.check_keys(table, "runtime", &["name", "paths", "state"]);
         let name = self.required_string(table, "name", "[[runtime]]", span.clone());
         if let Some((name, span)) = &name
-            && (name.contains(['/', '\0']) || name.len() > lockc_common::NAME_LEN)
+            && (name.contains(['/', '\0']) || name.len() > NAME_LEN)
         {
             let message = format!(
-                "`name` must be the base name of an executable, of at most {} bytes",
-                lockc_common::NAME_LEN
+                "`name` must be the base name of an executable, of at most {NAME_LEN} bytes"
             );
             self.problem(span.clone(), message);
         }
@@ -185,7 +186,39 @@ impl Reader {
                 _ => self.wrong_type(value, "paths", "a list of paths"),
             },
         }
-        Runtime { name: name.map(|(name, _)| name).unwrap_or_default(), paths }
+        let state = match table.get("state").map(|value| (value, value.get_ref())) {
+            None => Vec::new(),
+            Some((value, DeValue::Array(array))) if array.len() > MAX_RUNTIMES => {
+                let message = format!("`state` has more than {MAX_RUNTIMES} entries");
+                self.problem(value.span(), message);
+                Vec::new()
+            }
+            Some((_, DeValue::Array(array))) => {
+                array.iter().filter_map(|path| self.state_directory(path)).collect()
+            }
+            Some((value, _)) => {
+                self.wrong_type(value, "state", "a list of directories");
+                Vec::new()
+            }
+        };
+        Runtime { name: name.map(|(name, _)| name).unwrap_or_default(), paths, state }
+    }
+
+    fn state_directory(&mut self, value: &Value<'_>) -> Option<String> {
+        let DeValue::String(path) = value.get_ref() else {
+            self.wrong_type(value, "state", "a list of directories");
+            return None;
+        };
+        let is_plain = path.starts_with('/') && path.len() < 4096 && !path.contains('\0');
+        if !is_plain || expand::components(path).any(|part| part == "..") {
+            let message = format!(
+                "directory `{}` must be an absolute path of less than 4096 bytes, without `..`",
+                path.escape_debug()
+            );
+            self.problem(value.span(), message);
+            return None;
+        }
+        Some(path.clone().into_owned())
     }
 
     fn runtime_path(&mut self, value: &Value<'_>) -> Option<String> {
@@ -214,6 +247,13 @@ impl Reader {
         };
         if let Some(problem) = problem {
             self.problem(value.span(), problem);
+        } else if name_patterns(path).is_none() {
+            let message = format!(
+                "a file that becomes `{}` is no runtime until lockc has seen it: its name is not one with at most \
+                 one `*`, `{{a,b}}`, and less than {NAME_LEN} bytes",
+                path.escape_debug()
+            );
+            self.problems.push(Problem::warning(value.span(), message));
         }
         Some(path.clone().into_owned())
     }

@@ -9,10 +9,11 @@ use std::{
 
 use lockc_common::{State, UNATTRIBUTED};
 use log::Level as LogLevel;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, Uid};
 
 use super::{
     force::{Force, InForce},
+    notify,
     registry::{Origin, Registry},
 };
 use crate::{
@@ -42,6 +43,7 @@ pub(super) struct Keeper {
 struct Visitor<'a> {
     tid: u64,
     start_ticks: u64,
+    owner: Uid,
     exe: BorrowedFd<'a>,
     /// Name of the runtime.
     runtime: String,
@@ -71,7 +73,7 @@ impl Keeper {
                     runtime: visitor.runtime.clone(),
                     identity: *identity,
                 };
-                self.create(visitor, Some((&key, origin)), &decision, &findings, flags)
+                self.create(visitor, Some((&key, Arc::new(origin))), &decision, &findings, flags)
             }
             Action::Join { key, flags } => {
                 let handle = self.registry.find(&key).filter(|h| self.maps.container(*h).is_some());
@@ -113,7 +115,7 @@ impl Keeper {
     fn create(
         &self,
         visitor: &Visitor<'_>,
-        named: Option<(&ContainerKey, Origin)>,
+        named: Option<(&ContainerKey, Arc<Origin>)>,
         decision: &PolicyDecision,
         findings: &[Finding],
         flags: u32,
@@ -121,7 +123,9 @@ impl Keeper {
         let Some(policy) = visitor.force.id(&decision.policy, decision.mode) else {
             return refuse(visitor, "its policy is not installed");
         };
-        let handle = self.registry.new_handle();
+        let Some(handle) = self.registry.admit(visitor.owner) else {
+            return refuse(visitor, "its user has too many containers");
+        };
         calls::add_container(
             visitor.tid,
             visitor.start_ticks,
@@ -131,6 +135,7 @@ impl Keeper {
             fd_argument(&visitor.exe),
         );
         if !self.is_registered(visitor, handle) {
+            self.registry.forget(handle);
             return refuse(visitor, "the kernel did not take up its registration");
         }
         let Some((key, origin)) = named else {
@@ -251,6 +256,7 @@ impl Decide for Keeper {
         let visitor = Visitor {
             tid: u64::from(tid.as_raw().unsigned_abs()),
             start_ticks: caller.start_ticks,
+            owner: caller.ids.euid,
             exe,
             runtime: name,
             path,
@@ -278,5 +284,9 @@ impl Decide for Keeper {
 
     fn trouble(&self, message: String) {
         log::error!("{message}");
+    }
+
+    fn alive(&self) {
+        notify::alive();
     }
 }

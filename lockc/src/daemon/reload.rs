@@ -14,6 +14,7 @@ use nix::{
 };
 
 use super::{
+    adopt::{Adopter, Users},
     force::{Force, InForce},
     keeper::Keeper,
     mounts,
@@ -50,6 +51,9 @@ pub(super) struct Reloader {
     pub(super) leaving: Vec<Arc<Force>>,
     /// Why host paths could not follow the last change of what is mounted.
     pub(super) mounts_problem: Option<String>,
+    pub(super) adopter: Adopter,
+    /// While the containers of users are looked at.
+    pub(super) users: Option<Users>,
 }
 
 impl Reloader {
@@ -117,6 +121,22 @@ impl Reloader {
         self.mounts_problem = problem;
     }
 
+    /// Adopts the containers of users, once they are known.
+    pub(super) fn adopt_users(&mut self, patience: Duration) {
+        let Some(users) = &self.users else { return };
+        let outcome = match users.take(patience) {
+            None => return,
+            Some(Ok(judged)) => {
+                self.adopter.adopt_users(&mut self.kernel, &judged).map_err(|it| it.to_string())
+            }
+            Some(Err(error)) => Err(error.to_string()),
+        };
+        if let Err(why) = outcome {
+            log::error!("containers of users that ran before lockc keep what they have: {why}");
+        }
+        self.users = None;
+    }
+
     /// What is in force, for people.
     pub(super) fn summary(&self) -> String {
         let force = self.in_force.get();
@@ -156,6 +176,7 @@ impl Reloader {
         }
         if runtimes != current.config.runtimes {
             self.runtimes.configure(runtimes, &self.maps);
+            self.adopter.adopt(&mut self.kernel)?;
         }
         Ok(())
     }

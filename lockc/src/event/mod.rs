@@ -55,6 +55,7 @@ pub fn operation_name(operation: u32) -> &'static str {
         (Operation::Namespace, "namespace"),
         (Operation::MachineCall, "machine-call"),
         (Operation::HostPath, "host-path"),
+        (Operation::OwnFile, "lockc-file"),
     ];
     NAMES.iter().find(|(known, _)| *known as u32 == operation).map_or("unknown", |(_, name)| name)
 }

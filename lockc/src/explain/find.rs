@@ -189,7 +189,7 @@ impl Case {
     }
 
     fn of_state(kept: &Kept, request: &Request, config: &Config) -> Result<Self, FindError> {
-        let State { dialect, bundle } = kept.state()?;
+        let State { dialect, bundle, .. } = kept.state()?;
         let owner = match request.owner {
             Some(uid) => Known { value: Uid::from_raw(uid), how: "as given".to_owned() },
             None => Known { value: kept.owner, how: "who owns its state directory".to_owned() },

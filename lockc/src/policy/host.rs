@@ -1,7 +1,7 @@
 //! Paths of the host, as places on file systems: a container reaches them by other names, through other mounts.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     ffi::OsString,
     os::unix::ffi::OsStringExt as _,
     path::PathBuf,
@@ -123,21 +123,27 @@ impl Mounts {
     /// The mounts that a path without links passes, from the one at `/` on, in the way of the kernel: at each the
     /// nearest one that is mounted on it. What is hidden below another mount is not passed.
     fn way(&self, path: &[u8]) -> Option<Vec<&Mount>> {
-        let is_listed = |id| self.0.iter().any(|mount| mount.id == id);
+        let listed: HashSet<u64> = self.0.iter().map(|mount| mount.id).collect();
         let top = self.0.iter().rfind(|mount| {
-            mount.at.is_empty() && (mount.parent == mount.id || !is_listed(mount.parent))
+            mount.at.is_empty() && (mount.parent == mount.id || !listed.contains(&mount.parent))
         })?;
-        let mut way = vec![top];
+        // By what they are mounted on: thousands may lie at one place, each on the one before.
+        let mut above: HashMap<u64, Vec<&Mount>> = HashMap::new();
+        for mount in self.0.iter().filter(|mount| covers(&mount.at, path)) {
+            above.entry(mount.parent).or_default().push(mount);
+        }
+        let (mut way, mut passed) = (vec![top], HashSet::from([top.id]));
         let mut last = top;
-        while let Some(next) = self
-            .0
-            .iter()
-            .filter(|mount| mount.parent == last.id && covers(&mount.at, path))
-            .filter(|mount| way.iter().all(|passed| passed.id != mount.id))
+        while let Some(next) = above
+            .get(&last.id)
+            .into_iter()
+            .flatten()
+            .filter(|mount| !passed.contains(&mount.id))
             .rev()
             .min_by_key(|mount| mount.at.len())
         {
             way.push(next);
+            passed.insert(next.id);
             last = next;
         }
         Some(way)

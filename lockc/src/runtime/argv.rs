@@ -127,9 +127,11 @@ fn frozen_syscall(tid: Pid) -> Result<String, ArgvError> {
 
 /// Where a frozen task's argument list lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Exec {
-    argv: u64,
-    pointer_len: u64,
+pub struct Exec {
+    /// Address of the first pointer.
+    pub argv: u64,
+    /// Bytes of a pointer: 4 or 8.
+    pub pointer_len: u64,
 }
 
 impl Exec {
@@ -138,7 +140,7 @@ impl Exec {
     ///
     /// The numbers of different ABIs do not collide as long as it is known that
     /// the task executes a file.
-    fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         const X32: i64 = 0x4000_0000;
         let mut fields = text.split_ascii_whitespace();
         let nr: i64 = fields.next()?.parse().ok()?;
@@ -164,48 +166,64 @@ impl Exec {
         let argv = if pointer_len == 4 { argv & u64::from(u32::MAX) } else { argv };
         Some(Self { argv, pointer_len })
     }
+
+    /// Reads the list of thread `tid`, whose memory `read` gives: it fills the beginning of the
+    /// buffer from the address, and says how much of it.
+    pub fn words(
+        self,
+        tid: Pid,
+        read: &dyn Fn(u64, &mut [u8]) -> nix::Result<usize>,
+    ) -> Result<Argv, ArgvError> {
+        let mut argv = Argv { words: Vec::new(), cut: false };
+        // A null list is an empty one (`count`, fs/exec.c, 6.12).
+        if self.argv == 0 {
+            return Ok(argv);
+        }
+        let memory = Memory { tid, read };
+        let mut room = MAX_TOTAL_LEN;
+        let mut pointers =
+            Pointers { memory, exec: self, next: self.argv, buffer: Vec::new(), used: 0 };
+        while let Some(pointer) = pointers.next()? {
+            if argv.words.len() == MAX_WORDS {
+                argv.cut = true;
+                break;
+            }
+            let Some(word) = memory.word(pointer, room.min(MAX_WORD_LEN))? else {
+                argv.cut = true;
+                break;
+            };
+            room -= word.len();
+            argv.words.push(word);
+        }
+        Ok(argv)
+    }
 }
 
 fn read_words(tid: Pid, exec: Exec) -> Result<Argv, ArgvError> {
-    let mut argv = Argv { words: Vec::new(), cut: false };
-    // A null list is an empty one (`count`, fs/exec.c, 6.12).
-    if exec.argv == 0 {
-        return Ok(argv);
-    }
-    let mut room = MAX_TOTAL_LEN;
-    let mut pointers = Pointers { tid, exec, next: exec.argv, buffer: Vec::new(), used: 0 };
-    while let Some(pointer) = pointers.next()? {
-        if argv.words.len() == MAX_WORDS {
-            argv.cut = true;
-            break;
-        }
-        let Some(word) = read_word(tid, pointer, room.min(MAX_WORD_LEN))? else {
-            argv.cut = true;
-            break;
-        };
-        room -= word.len();
-        argv.words.push(word);
-    }
-    Ok(argv)
+    exec.words(tid, &|address, buffer| {
+        let base = usize::try_from(address).map_err(|_| Errno::EFAULT)?;
+        let remote = [RemoteIoVec { base, len: buffer.len() }];
+        process_vm_readv(tid, &mut [IoSliceMut::new(buffer)], &remote)
+    })
 }
 
 /// The pointers of the list, read by the piece.
-struct Pointers {
-    tid: Pid,
+struct Pointers<'m> {
+    memory: Memory<'m>,
     exec: Exec,
     next: u64,
     buffer: Vec<u8>,
     used: usize,
 }
 
-impl Pointers {
+impl Pointers<'_> {
     /// The next pointer, or `None` at the end of the list.
     fn next(&mut self) -> Result<Option<u64>, ArgvError> {
         let len = usize::try_from(self.exec.pointer_len).unwrap_or(8);
         let mut bytes = [0; 8];
         for byte in &mut bytes[..len] {
             if self.used == self.buffer.len() {
-                self.buffer = read_piece(self.tid, self.next, 512, "argument list")?;
+                self.buffer = self.memory.piece(self.next, 512, "argument list")?;
                 self.next = self.next.wrapping_add(self.buffer.len() as u64);
                 self.used = 0;
             }
@@ -221,42 +239,49 @@ impl Pointers {
     }
 }
 
-/// The string at `address`, or `None` if it is longer than `longest` bytes.
-fn read_word(tid: Pid, address: u64, longest: usize) -> Result<Option<Vec<u8>>, ArgvError> {
-    let mut word = Vec::new();
-    let mut next = address;
-    // Most words are short.
-    let mut len = 256;
-    loop {
-        let piece = read_piece(tid, next, len, "argument")?;
-        let end = piece.iter().position(|byte| *byte == 0);
-        word.extend_from_slice(&piece[..end.unwrap_or(piece.len())]);
-        if word.len() > longest {
-            return Ok(None);
-        }
-        if end.is_some() {
-            return Ok(Some(word));
-        }
-        next = next.wrapping_add(piece.len() as u64);
-        len = PAGE;
-    }
+/// The memory of a frozen task.
+#[derive(Clone, Copy)]
+struct Memory<'m> {
+    tid: Pid,
+    read: &'m dyn Fn(u64, &mut [u8]) -> nix::Result<usize>,
 }
 
-/// Reads up to `len` bytes, and at least one, without crossing a page boundary.
-fn read_piece(tid: Pid, address: u64, len: u64, what: &'static str) -> Result<Vec<u8>, ArgvError> {
-    let failed = |source| ArgvError::Memory { tid: tid.as_raw(), what, address, source };
-    let len = len.min(PAGE - address % PAGE);
-    let len = usize::try_from(len).map_err(|_| failed(Errno::EFAULT))?;
-    let base = usize::try_from(address).map_err(|_| failed(Errno::EFAULT))?;
-    let mut piece = vec![0; len];
-    let remote = [RemoteIoVec { base, len }];
-    let read =
-        process_vm_readv(tid, &mut [IoSliceMut::new(&mut piece)], &remote).map_err(failed)?;
-    if read == 0 {
-        return Err(failed(Errno::EFAULT));
+impl Memory<'_> {
+    /// The string at `address`, or `None` if it is longer than `longest` bytes.
+    fn word(self, address: u64, longest: usize) -> Result<Option<Vec<u8>>, ArgvError> {
+        let mut word = Vec::new();
+        let mut next = address;
+        // Most words are short.
+        let mut len = 256;
+        loop {
+            let piece = self.piece(next, len, "argument")?;
+            let end = piece.iter().position(|byte| *byte == 0);
+            word.extend_from_slice(&piece[..end.unwrap_or(piece.len())]);
+            if word.len() > longest {
+                return Ok(None);
+            }
+            if end.is_some() {
+                return Ok(Some(word));
+            }
+            next = next.wrapping_add(piece.len() as u64);
+            len = PAGE;
+        }
     }
-    piece.truncate(read);
-    Ok(piece)
+
+    /// Reads up to `len` bytes, and at least one, without crossing a page boundary.
+    fn piece(self, address: u64, len: u64, what: &'static str) -> Result<Vec<u8>, ArgvError> {
+        let tid = self.tid.as_raw();
+        let failed = |source| ArgvError::Memory { tid, what, address, source };
+        let len = len.min(PAGE - address % PAGE);
+        let len = usize::try_from(len).map_err(|_| failed(Errno::EFAULT))?;
+        let mut piece = vec![0; len];
+        let read = (self.read)(address, &mut piece).map_err(failed)?;
+        if read == 0 {
+            return Err(failed(Errno::EFAULT));
+        }
+        piece.truncate(read);
+        Ok(piece)
+    }
 }
 
 #[cfg(test)]

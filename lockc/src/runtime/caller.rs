@@ -137,7 +137,7 @@ impl Ids {
 
     /// Understands `/proc/TID/status`. The name in its first line is escaped, so
     /// that it cannot bring a line of its own.
-    fn parse(status: &[u8]) -> Option<Self> {
+    pub fn parse(status: &[u8]) -> Option<Self> {
         // Real, effective, saved and file-system ids.
         let ids = |key: &[u8]| -> Option<[u32; 4]> {
             let line = status.split(|byte| *byte == b'\n').find(|line| line.starts_with(key))?;

@@ -207,9 +207,7 @@ impl New {
         if self.restore {
             flags |= RegistrationFlags::CRIU;
         }
-        if !facts.hooks.create_container.is_empty() {
-            flags |= RegistrationFlags::HOOKS;
-        }
+        flags |= hooks(facts);
         let (identity, decision) = (Box::new(identity), Box::new(decision));
         Action::Create { key: self.key, identity, decision, findings, flags }
     }
@@ -254,6 +252,11 @@ impl New {
             _ => String::new(),
         }
     }
+}
+
+/// [`RegistrationFlags`] that follow from what a bundle hooks.
+pub fn hooks(facts: &Facts) -> u32 {
+    if facts.hooks.create_container.is_empty() { 0 } else { RegistrationFlags::HOOKS }
 }
 
 /// What is left of a bundle for admission, which believes what kubelet's runtime notes: nothing of that

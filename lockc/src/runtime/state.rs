@@ -26,6 +26,7 @@ use super::{
     engine::kept::{self, KeptError},
     regular,
 };
+use crate::config::Config;
 
 /// Where state directories are, unless a test says otherwise.
 pub const RUN: &str = "/run";
@@ -77,6 +78,30 @@ pub struct State {
     pub dialect: Dialect,
     /// The bundle: an absolute path.
     pub bundle: PathBuf,
+    /// Its first process, if it has one.
+    pub first: Option<First>,
+}
+
+impl State {
+    /// The name in the configuration of a runtime that keeps its state so; the first one if there is none.
+    pub fn runtime<'c>(&self, config: &'c Config) -> &'c str {
+        let names = || config.runtimes.iter().map(|runtime| runtime.name.as_str());
+        names()
+            .find(|name| Dialect::of(name) == self.dialect)
+            .or_else(|| names().next())
+            .unwrap_or("runc")
+    }
+}
+
+/// The first process of a container, as its runtime has noted it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct First {
+    /// Its id.
+    pub pid: u32,
+    /// When it started, in clock ticks since boot; youki does not note it.
+    pub start_ticks: Option<u64>,
+    /// It is the runtime's, and waits to be started.
+    pub waits: bool,
 }
 
 /// Why a container's state is not understood.
@@ -198,7 +223,7 @@ fn owner(path: &Path) -> Option<Uid> {
 }
 
 /// State files of runc and youki, and of crun.
-const FILES: [&str; 2] = ["state.json", "status"];
+pub const FILES: [&str; 2] = ["state.json", "status"];
 
 impl Kept {
     /// Reads what the runtime says, with the owner's rights.
@@ -208,7 +233,13 @@ impl Kept {
         for name in FILES {
             let path = self.dir.join(name);
             match kept::read_as(&caller, &path) {
-                Ok(json) => return understand(&json, name, path),
+                Ok(json) => {
+                    let mut state = understand(&json, name, path)?;
+                    if let Some(first) = &mut state.first {
+                        first.waits |= self.waits();
+                    }
+                    return Ok(state);
+                }
                 Err(KeptError::Open { source: Errno::ENOENT, .. }) => absent = Some(path),
                 Err(error) => return Err(StateError::Read(error.to_string())),
             }
@@ -219,12 +250,43 @@ impl Kept {
     }
 }
 
+/// A runtime's init opens this to be told to go on, and it is removed then (`EXEC_FIFO`: runc's
+/// `libcontainer/container_linux.go`, 1.1; crun's `src/libcrun/status.c`, 1.14).
+const FIFO: &str = "exec.fifo";
+
+/// What crun makes beside the directories of containers, whose ids do not begin so in its newer versions
+/// (`SECCOMP_CACHE_DIR` in `src/libcrun/seccomp.c`, `get_shared_empty_directory_path` in `src/libcrun/status.c`, 0138c64).
+const NO_CONTAINERS: [&[u8]; 2] = [b".cache", b".empty-directory"];
+
+impl Kept {
+    /// Whether it is no container, but something of its runtime's own.
+    pub fn is_of_runtime(&self) -> bool {
+        let has = |name: &&str| {
+            fstatat(AT_FDCWD, &self.dir.join(name), AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
+        };
+        NO_CONTAINERS.contains(&self.id.as_bytes()) && !FILES.iter().any(has)
+    }
+
+    fn waits(&self) -> bool {
+        fstatat(AT_FDCWD, &self.dir.join(FIFO), AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
+    }
+}
+
 /// State of runc, crun (`libcrun_write_container_status`, `src/libcrun/status.c`) or youki, as far as it
 /// is needed.
 #[derive(Debug, Deserialize)]
 struct Raw {
     bundle: Option<String>,
     config: Option<RawConfig>,
+    /// runc's (`BaseState`, `libcontainer/container.go`, 1.1).
+    init_process_pid: Option<i64>,
+    init_process_start: Option<u64>,
+    /// crun's and youki's.
+    pid: Option<i64>,
+    #[serde(rename = "process-start-time")]
+    process_start_time: Option<u64>,
+    /// youki's.
+    status: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -232,11 +294,18 @@ struct RawConfig {
     labels: Option<Vec<String>>,
 }
 
-fn understand(json: &[u8], name: &str, path: PathBuf) -> Result<State, StateError> {
+/// Understands the file `name` of [`FILES`]; `path` is for messages.
+pub fn understand(json: &[u8], name: &str, path: PathBuf) -> Result<State, StateError> {
     let raw: Raw = match serde_json::from_slice(json) {
         Ok(raw) => raw,
         Err(source) => return Err(StateError::Json { path, source }),
     };
+    let pid = raw.init_process_pid.or(raw.pid).and_then(|pid| u32::try_from(pid).ok());
+    let first = pid.filter(|pid| *pid > 0).map(|pid| First {
+        pid,
+        start_ticks: raw.init_process_start.or(raw.process_start_time).filter(|ticks| *ticks > 0),
+        waits: matches!(raw.status.as_deref(), Some("creating" | "created")),
+    });
     let (dialect, bundle) = match (name, raw.bundle) {
         ("status", bundle) => (Dialect::Crun, bundle),
         (_, Some(bundle)) => (Dialect::Youki, Some(bundle)),
@@ -252,7 +321,7 @@ fn understand(json: &[u8], name: &str, path: PathBuf) -> Result<State, StateErro
         bundle.starts_with('/') && bundle.len() <= kept::MAX_PATH_LEN && !bundle.contains('\0')
     };
     match bundle.filter(possible) {
-        Some(bundle) => Ok(State { dialect, bundle: bundle.into() }),
+        Some(bundle) => Ok(State { dialect, bundle: bundle.into(), first }),
         None => Err(StateError::NoBundle { path }),
     }
 }

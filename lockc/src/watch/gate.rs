@@ -46,6 +46,8 @@ pub trait Decide: Send + Sync + 'static {
     fn decide_late(&self, tid: Pid) -> Decision;
     /// The group reported an error, or lost events.
     fn trouble(&self, message: String);
+    /// Called every [`Gate::start`]'s `pulse`, as long as the gate answers.
+    fn alive(&self);
 }
 
 /// Whether a worker looks at what it answers.
@@ -77,6 +79,23 @@ pub struct Gate<D> {
     wake: Condvar,
     next_ticket: AtomicU64,
     stopping: AtomicBool,
+    /// How often to say that the gate answers.
+    pulse: Option<Duration>,
+}
+
+/// What was seen when the pulse was due.
+#[derive(Clone, Copy)]
+struct Look {
+    at: Instant,
+    waiting: bool,
+    taken: u64,
+}
+
+impl Look {
+    /// Whether somebody has waited since `before`, and nobody was taken.
+    fn is_as(&self, before: &Self) -> bool {
+        before.waiting && self.waiting && before.taken == self.taken
+    }
 }
 
 impl<D> std::fmt::Debug for Gate<D> {
@@ -86,8 +105,13 @@ impl<D> std::fmt::Debug for Gate<D> {
 }
 
 impl<D: Decide> Gate<D> {
-    /// Starts the threads.
-    pub fn start(group: Arc<Group>, decide: D, timeout: Duration) -> std::io::Result<Arc<Self>> {
+    /// Starts the threads. Every `pulse` [`Decide::alive`] is called, unless a task waits that nobody takes.
+    pub fn start(
+        group: Arc<Group>,
+        decide: D,
+        timeout: Duration,
+        pulse: Option<Duration>,
+    ) -> std::io::Result<Arc<Self>> {
         let gate = Arc::new(Self {
             group,
             decide,
@@ -96,6 +120,7 @@ impl<D: Decide> Gate<D> {
             wake: Condvar::new(),
             next_ticket: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
+            pulse,
         });
         for _ in 0..WORKERS {
             gate.spawn_worker(Sight::Full)?;
@@ -199,25 +224,64 @@ impl<D: Decide> Gate<D> {
         }
     }
 
+    fn sleep<'t>(
+        &self,
+        table: MutexGuard<'t, Table>,
+        until: Option<Instant>,
+    ) -> MutexGuard<'t, Table> {
+        let Some(until) = until else {
+            return self.wake.wait(table).unwrap_or_else(PoisonError::into_inner);
+        };
+        let time = until.saturating_duration_since(Instant::now());
+        self.wake.wait_timeout(table, time).unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    fn look(&self) -> Look {
+        Look {
+            at: Instant::now(),
+            // Who cannot ask does not know of anybody who waits.
+            waiting: self.group.is_waiting().unwrap_or(false),
+            taken: self.next_ticket.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Says that the gate answers, unless a task has waited since `before` for longer than all threads may take for
+    /// those that came earlier.
+    fn pulse(&self, before: &mut Look, pulse: Duration) {
+        let now = self.look();
+        if !now.is_as(before) {
+            *before = now;
+        }
+        if now.at - before.at <= self.timeout() + pulse {
+            self.decide.alive();
+        } else {
+            self.decide.trouble("a start waits, and no thread takes it".into());
+        }
+    }
+
     /// Sleeps until the oldest ticket is due; answers for it then.
     fn watch(self: &Arc<Self>) {
+        let mut seen = self.look();
+        let mut beat = self.pulse.map(|pulse| (seen.at + pulse, pulse));
         let mut table = self.table();
         while !self.stopping.load(Ordering::Relaxed) {
             let next =
                 table.tickets.iter().map(|(number, ticket)| (ticket.deadline, *number)).min();
-            let Some((due, number)) = next else {
-                table = self.wake.wait(table).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            };
             let now = Instant::now();
-            if now < due {
-                table = self
-                    .wake
-                    .wait_timeout(table, due - now)
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0;
+            if let Some((at, pulse)) = beat
+                && at <= now
+            {
+                drop(table);
+                self.pulse(&mut seen, pulse);
+                beat = Some((now + pulse, pulse));
+                table = self.table();
                 continue;
             }
+            let Some((_, number)) = next.filter(|(due, _)| *due <= now) else {
+                let times = next.map(|(due, _)| due).into_iter().chain(beat.map(|(at, _)| at));
+                table = self.sleep(table, times.min());
+                continue;
+            };
             let Some(ticket) = table.tickets.remove(&number) else {
                 continue;
             };

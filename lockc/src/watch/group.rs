@@ -109,6 +109,12 @@ impl Group {
         }
     }
 
+    /// Whether a task waits that no thread has taken yet.
+    pub fn is_waiting(&self) -> io::Result<bool> {
+        let mut fds = [PollFd::new(self.fanotify.as_fd(), PollFlags::POLLIN)];
+        Ok(poll(&mut fds, PollTimeout::ZERO)? > 0)
+    }
+
     /// Lets the task go on, or makes its `execve` fail with EPERM.
     pub fn answer(&self, exe: BorrowedFd<'_>, allow: bool) -> io::Result<()> {
         let mut response = [0_u8; 8];

@@ -3,4 +3,5 @@
 pub mod config;
 pub mod gate;
 pub mod group;
+mod own;
 pub mod runtimes;

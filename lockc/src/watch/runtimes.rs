@@ -1,7 +1,7 @@
 //! Which files are OCI runtimes now, and noticing when that changes.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io,
     os::{
@@ -13,6 +13,7 @@ use std::{
     thread,
 };
 
+use lockc_common::KnownFile;
 use nix::{
     errno::Errno,
     fcntl::OFlag,
@@ -22,17 +23,27 @@ use nix::{
     },
 };
 
-use super::group::Group;
-use crate::{
-    bpf::{calls, maps::Maps},
-    config::{Runtime, expand},
+use super::{
+    group::Group,
+    own::{self, own_files},
 };
+use crate::{
+    adopt::real_paths,
+    bpf::{calls, maps::Maps},
+    config::{NamePattern, Runtime, expand, name_patterns},
+};
+
+/// How the name of runc's copy of itself begins, whatever the name of its file was: `memfd:` of the kernel's, and
+/// runc's own comment (`libcontainer/exeseal/cloned_binary_linux.go`, 1.3).
+const MEMFD: &[u8] = b"memfd:runc_cloned:";
 
 /// The configured runtimes and the files they are at present.
 #[derive(Debug)]
 pub struct Runtimes {
     group: Arc<Group>,
     inotify: Inotify,
+    /// The configuration's main file.
+    config: PathBuf,
     state: Mutex<State>,
 }
 
@@ -47,12 +58,13 @@ struct State {
 
 impl Runtimes {
     /// Marks the files of all configured runtimes, so that whoever executes one waits for the gate.
-    pub fn mark(configured: Vec<Runtime>, group: Arc<Group>) -> io::Result<Self> {
+    /// `config` is where the configuration is: it is kept from containers with the other files of lockc's.
+    pub fn mark(configured: Vec<Runtime>, config: &Path, group: Arc<Group>) -> io::Result<Self> {
         // `notify` would watch for opens too, and wake the daemon for every program that is
         // started from /usr/bin.
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC)?;
         let state = Mutex::new(State { configured, scan: 0, files: BTreeMap::new() });
-        let runtimes = Self { group, inotify, state };
+        let runtimes = Self { group, inotify, config: config.to_owned(), state };
         runtimes.scan(None);
         Ok(runtimes)
     }
@@ -67,6 +79,12 @@ impl Runtimes {
     pub fn identify(&self, exe: BorrowedFd<'_>) -> Option<(String, PathBuf)> {
         let key = identity(exe).ok()?;
         self.state().files.get(&key).cloned()
+    }
+
+    /// The real path of every file, and the name of its runtime.
+    pub fn real_paths(&self) -> Vec<(PathBuf, String)> {
+        let state = self.state();
+        real_paths(state.files.values().map(|(name, path)| (path.as_path(), name.as_str())))
     }
 
     /// Number of files.
@@ -86,7 +104,7 @@ impl Runtimes {
         // A daemon that starts later must not find its predecessor's files fresh.
         let scan = u64::from(std::process::id()) << 32 | state.scan;
         let before = std::mem::take(&mut state.files);
-        let mut known_by = BTreeSet::new();
+        let mut known_by = vec![NamePattern { begin: MEMFD.to_vec(), end: Some(Vec::new()) }];
         for runtime in &state.configured.clone() {
             self.watch(&expand(&runtime.paths).directories);
             // After the watches, so that what appears meanwhile is not missed.
@@ -97,12 +115,15 @@ impl Runtimes {
                     runtime.name
                 );
             }
-            known_by.extend(runtime.paths.iter().filter_map(|path| literal_name(path)));
+            known_by.extend(runtime.paths.iter().filter_map(|path| name_patterns(path)).flatten());
             for path in expansion.files {
                 match self.mark_file(&path) {
                     Ok((file, key)) => {
-                        calls::add_runtime(fd_argument(&file), scan);
-                        known_by.extend(path.file_name().map(|n| n.as_encoded_bytes().to_vec()));
+                        let known = KnownFile::new(KnownFile::RUNTIME, scan);
+                        calls::add_file(fd_argument(&file), known.0);
+                        let name = path.file_name();
+                        known_by
+                            .extend(name.map(|name| NamePattern::exact(name.as_encoded_bytes())));
                         state.files.insert(key, (runtime.name.clone(), path));
                     }
                     Err(error) => log::error!("cannot watch runtime {}: {error}", path.display()),
@@ -115,13 +136,26 @@ impl Runtimes {
             }
         }
         if let Some(maps) = maps {
-            for name in maps.set_runtime_names(known_by.iter().map(Vec::as_slice)) {
+            for NamePattern { begin, end } in maps.set_runtime_names(known_by) {
+                let (star, end) = end.map_or(("", Vec::new()), |end| ("*", end));
                 log::warn!(
-                    "runtime name {} is too long to be recognised by name alone",
-                    name.escape_ascii()
+                    "runtimes are not recognised by the name {}{star}{} alone: it is too long, or another one hides it",
+                    begin.escape_ascii(),
+                    end.escape_ascii()
                 );
             }
-            maps.prune_runtime_files(scan);
+            self.name_own_files(scan);
+            maps.prune_known_files(scan);
+        }
+    }
+
+    /// Tells the kernel side which files are lockc's.
+    fn name_own_files(&self, scan: u64) {
+        for (path, kind) in own_files(&self.config) {
+            match own::open(&path) {
+                Ok(file) => calls::add_file(fd_argument(&file), KnownFile::new(kind, scan).0),
+                Err(error) => log::error!("containers can change {}: {error}", path.display()),
+            }
         }
     }
 
@@ -173,13 +207,6 @@ impl Runtimes {
         })?;
         Ok(())
     }
-}
-
-/// Base name of a path pattern, if it is no glob.
-fn literal_name(pattern: &str) -> Option<Vec<u8>> {
-    let name = pattern.rsplit('/').next()?;
-    (!name.is_empty() && !name.contains(['*', '?', '[', '{', '\\']))
-        .then(|| name.as_bytes().to_vec())
 }
 
 fn open(path: &Path) -> io::Result<File> {

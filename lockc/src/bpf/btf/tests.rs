@@ -1,3 +1,5 @@
+use std::time::{Duration, Instant};
+
 use proptest::prelude::*;
 
 use super::*;
@@ -96,6 +98,31 @@ fn a_type_that_contains_itself_ends() {
     let btf = Btf::parse(&btf_data).unwrap();
     let path = vec!["d_name"; 1000].join(".");
     assert!(btf.member("dentry", &path).is_some());
+}
+
+#[test]
+fn anonymous_members_that_contain_each_other_end_soon() {
+    let mut b = Builder::new();
+    // Each has two of the next, and the last two of the first.
+    for id in 1..=20 {
+        let next = id % 20 + 1;
+        b.push(if id == 1 { "outer" } else { "" }, 4, 2, 8, &[0, next, 0, 0, next, 0]);
+    }
+    let data = b.build();
+    let started = Instant::now();
+    assert_eq!(Btf::parse(&data).unwrap().member("outer", "none"), None);
+    assert!(started.elapsed() < Duration::from_mins(1), "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_long_string_is_no_name_however_many_types_have_it() {
+    let named = |len: usize| {
+        let mut b = Builder::new();
+        b.push(&"x".repeat(len), 4, 0, 8, &[]);
+        b.build()
+    };
+    assert!(Btf::parse(&named(MAX_NAME - 1)).is_ok());
+    assert_eq!(Btf::parse(&named(MAX_NAME)).unwrap_err(), BtfError::Truncated { at: 12 });
 }
 
 #[test]

@@ -1,3 +1,8 @@
+use std::{
+    fmt::Write as _,
+    time::{Duration, Instant},
+};
+
 use super::*;
 
 const SDA: u32 = 8 << 20 | 1;
@@ -119,6 +124,19 @@ fn what_is_on_top_counts() {
     let initial =
         mounts("1 1 0:2 / / rw - rootfs rootfs rw\n22 1 8:1 / / rw - ext4 /dev/sda1 rw\n");
     assert_eq!(rules(&initial, &["/srv"], &[]), [is(2, "/", Allow), is(SDA, "/srv/", Deny)]);
+}
+
+#[test]
+fn mounts_that_are_piled_up_take_no_longer_than_others() {
+    // As many as the kernel lets a namespace have (`sysctl_mount_max`, fs/namespace.c, 6.12).
+    let mut text = "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n".to_owned();
+    for id in 2..=100_000 {
+        writeln!(text, "{id} {} 0:{id} / /mnt rw - tmpfs tmpfs rw", id - 1).unwrap();
+    }
+    let started = Instant::now();
+    let found = rules(&mounts(&text), &["/mnt/x"], &[]);
+    assert!(found.contains(&is(100_000, "/x/", Deny)));
+    assert!(started.elapsed() < Duration::from_mins(2), "{:?}", started.elapsed());
 }
 
 #[test]

@@ -247,6 +247,7 @@ impl<'de> Visitor<'de> for MapVisitor {
                 return Err(too_many());
             }
             if map.contains_key(&key) {
+                let key = key.escape_debug();
                 return Err(A::Error::custom(format_args!("duplicate key `{key}`")));
             }
             map.insert(key, value.unwrap_or_default());

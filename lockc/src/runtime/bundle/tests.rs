@@ -116,6 +116,12 @@ fn errors_name_the_file_and_the_place() {
 }
 
 #[test]
+fn a_key_that_is_there_twice_cannot_forge_a_line() {
+    let error = read(r#"{"annotations":{"a\n\u001b":"1","a\n\u001b":"2"}}"#).unwrap_err();
+    assert!(error.contains(r"duplicate key `a\n\u{1b}` at line 1"), "{error}");
+}
+
+#[test]
 fn depth_is_bounded() {
     let deep = |key: &str, depth: usize| {
         format!("{{\"{key}\":{}{}}}", "[".repeat(depth), "]".repeat(depth))

@@ -100,7 +100,7 @@ impl Records {
                 for dir in docker_dirs(facts, id) {
                     let path = dir.join(DOCKER_FILE);
                     let record = read(&dir, DOCKER_FILE).map_err(|error| error.to_string());
-                    match record.and_then(|json| docker(&json, id, &path)) {
+                    match record.and_then(|json| DockerRecord::parse(&json, id, &path)) {
                         Ok(record) => {
                             records.docker = Some((record, path));
                             records.notes.clear();
@@ -114,7 +114,7 @@ impl Records {
                 for name in STORAGE_FILES {
                     let path = containers.join(name);
                     let record = read(containers, name).map_err(|error| error.to_string());
-                    match record.and_then(|json| storage(&json, id, &path)) {
+                    match record.and_then(|json| StorageRecord::parse(&json, id, &path)) {
                         Ok(record) => {
                             records.storage = Some((record, path));
                             records.notes.clear();
@@ -157,23 +157,27 @@ pub(super) fn docker_dirs(facts: &Facts, id: &ContainerId) -> Vec<PathBuf> {
     dirs
 }
 
-/// Understands Docker's record, if it is that of container `id`; `path` is for messages.
-pub(super) fn docker(json: &[u8], id: &ContainerId, path: &Path) -> Result<DockerRecord, String> {
-    let record: DockerRecord = understood(json, path)?;
-    if record.id.as_bytes() != id.as_bytes() {
-        return Err(format!("{} is the record of another container", path.display()));
+impl DockerRecord {
+    /// Understands Docker's record, if it is that of container `id`; `path` is for messages.
+    pub fn parse(json: &[u8], id: &ContainerId, path: &Path) -> Result<Self, String> {
+        let record: Self = understood(json, path)?;
+        if record.id.as_bytes() != id.as_bytes() {
+            return Err(format!("{} is the record of another container", path.display()));
+        }
+        Ok(record)
     }
-    Ok(record)
 }
 
-/// Finds container `id` in a file of podman's storage; `path` is for messages.
-pub(super) fn storage(json: &[u8], id: &ContainerId, path: &Path) -> Result<StorageRecord, String> {
-    let entries: Vec<StorageEntry> = understood(json, path)?;
-    let mut found = entries.iter().filter(|entry| entry.id.as_bytes() == id.as_bytes());
-    match (found.next(), found.next()) {
-        (Some(entry), None) => understood(entry.metadata.as_bytes(), path),
-        (None, _) => Err(format!("{} does not have the container", path.display())),
-        (Some(_), Some(_)) => Err(format!("{} has the container twice", path.display())),
+impl StorageRecord {
+    /// Finds container `id` in a file of podman's storage; `path` is for messages.
+    pub fn parse(json: &[u8], id: &ContainerId, path: &Path) -> Result<Self, String> {
+        let entries: Vec<StorageEntry> = understood(json, path)?;
+        let mut found = entries.iter().filter(|entry| entry.id.as_bytes() == id.as_bytes());
+        match (found.next(), found.next()) {
+            (Some(entry), None) => understood(entry.metadata.as_bytes(), path),
+            (None, _) => Err(format!("{} does not have the container", path.display())),
+            (Some(_), Some(_)) => Err(format!("{} has the container twice", path.display())),
+        }
     }
 }
 

@@ -1,9 +1,9 @@
 use std::{collections::BTreeSet, env, fmt::Write as _, fs, path::Path};
 
 use super::{
-    BundlePlace, ContainerId, Engine, Fact, Facts, Identity,
+    BundlePlace, ContainerId, DockerRecord, Engine, Fact, Facts, Identity,
     Keeper::{self, Root, User},
-    Records, identity, records,
+    Records, StorageRecord, identity, records,
 };
 use crate::runtime::bundle::{self, Mount, parse};
 
@@ -45,13 +45,13 @@ fn from_bundle(facts: &Facts, path: &str, container: &str) -> Identity {
 
 fn docker_record() -> Records {
     let path = Path::new("/var/lib/docker/containers").join(DOCKER).join("config.v2.json");
-    let record = records::docker(&stored("docker/config.v2.json"), &id(DOCKER), &path).unwrap();
+    let record = DockerRecord::parse(&stored("docker/config.v2.json"), &id(DOCKER), &path).unwrap();
     Records { docker: Some((record, path)), ..Records::default() }
 }
 
 fn storage_record(dir: &str, name: &str, file: &str, container: &str) -> Records {
     let path = Path::new(dir).join(file);
-    let record = records::storage(&stored(&format!("{name}/{file}")), &id(container), &path);
+    let record = StorageRecord::parse(&stored(&format!("{name}/{file}")), &id(container), &path);
     Records { storage: Some((record.unwrap(), path)), ..Records::default() }
 }
 
@@ -337,7 +337,7 @@ fn dockers_record_is_looked_for_where_docker_mounts_from() {
 #[test]
 fn records_of_others_and_of_nobody() {
     let path = Path::new("/r");
-    let docker = |json: &str| records::docker(json.as_bytes(), &id("x"), path);
+    let docker = |json: &str| DockerRecord::parse(json.as_bytes(), &id("x"), path);
     for (json, why) in [
         ("", "cannot understand /r: EOF while parsing a value at line 1 column 0"),
         ("\0\u{1}", "cannot understand /r: expected value at line 1 column 1"),
@@ -358,7 +358,7 @@ fn records_of_others_and_of_nobody() {
     let record = docker(r#"{"ID":"x","Name":"/n","Config":null,"Else":[{}]}"#).unwrap();
     assert_eq!((record.name.as_str(), record.config.image.as_str()), ("/n", ""));
 
-    let storage = |json: &str| records::storage(json.as_bytes(), &id("x"), path);
+    let storage = |json: &str| StorageRecord::parse(json.as_bytes(), &id("x"), path);
     for (json, why) in [
         ("{}", "cannot understand /r: invalid type: map, expected a sequence at line 1 column 0"),
         ("[]", "/r does not have the container"),

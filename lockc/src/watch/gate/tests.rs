@@ -9,11 +9,14 @@ use std::{
 
 use super::*;
 
+const PULSE: Duration = Duration::from_millis(20);
+
 /// Holds every decision until the test says what it is.
 struct Scripted {
     asked: Mutex<Sender<Pid>>,
     replies: Mutex<Receiver<bool>>,
     late: AtomicU64,
+    beats: AtomicU64,
 }
 
 impl Decide for Arc<Scripted> {
@@ -30,6 +33,10 @@ impl Decide for Arc<Scripted> {
 
     fn trouble(&self, message: String) {
         panic!("{message}");
+    }
+
+    fn alive(&self) {
+        self.beats.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -61,8 +68,9 @@ fn setup(timeout: Duration) -> Setup {
         asked: Mutex::new(ask),
         replies: Mutex::new(reply),
         late: AtomicU64::new(0),
+        beats: AtomicU64::new(0),
     });
-    let gate = Gate::start(group, Arc::clone(&scripted), timeout).unwrap();
+    let gate = Gate::start(group, Arc::clone(&scripted), timeout, Some(PULSE)).unwrap();
     Setup { _directory: directory, program, gate, scripted, asked, replies }
 }
 
@@ -138,4 +146,36 @@ fn a_task_killed_while_frozen_holds_nobody_up() {
     let mut child = start(&s.program);
     s.replies.send(true).unwrap();
     assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn the_pulse_goes_on_with_and_without_work() {
+    let s = setup(Duration::from_millis(100));
+    let beats = || s.scripted.beats.load(Ordering::SeqCst);
+    until("a pulse without work", || beats() > 2);
+    let mut child = start(&s.program);
+    let before = beats();
+    until("a pulse while a thread decides", || beats() > before + 2);
+    assert!(child.wait().unwrap().success());
+    let before = beats();
+    until("a pulse while a thread is stuck", || beats() > before + 2);
+    s.replies.send(true).unwrap();
+}
+
+#[test]
+fn the_pulse_ends_when_nobody_takes_a_start() {
+    let s = setup(PATIENCE);
+    let idle = Look { at: Instant::now(), waiting: false, taken: 0 };
+    let stuck = Look { waiting: true, ..idle };
+    assert!(!stuck.is_as(&idle) && !idle.is_as(&stuck));
+    assert!(stuck.is_as(&stuck));
+    assert!(!Look { taken: 1, ..stuck }.is_as(&stuck));
+    // What the group says of those that wait.
+    s.gate.group.stop();
+    until("the workers end", || Arc::strong_count(&s.gate) <= 2);
+    assert!(!s.gate.look().waiting);
+    let mut child = start(&s.program);
+    until("a start that waits", || s.gate.look().waiting);
+    child.kill().unwrap();
+    child.wait().unwrap();
 }

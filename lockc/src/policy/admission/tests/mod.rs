@@ -177,6 +177,6 @@ fn the_work_is_bounded() {
         panic!("{findings:?}")
     };
     assert_eq!(found, "mounts of the host: too many mounts");
-    // Without optimisation, on a machine that is busy.
-    assert!(start.elapsed() < std::time::Duration::from_secs(20), "{:?}", start.elapsed());
+    // Without optimisation, on a machine that is busy: seconds, and what is not bounded takes hours.
+    assert!(start.elapsed() < std::time::Duration::from_mins(2), "{:?}", start.elapsed());
 }
