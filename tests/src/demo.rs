@@ -54,8 +54,7 @@ const ROWS: [Row; 12] = [
 
 /// Runs the rows without and with lockc, and prints the table.
 pub(crate) fn run() -> Result<ExitCode> {
-    let amounts = Amounts { containers: 0, parallel: 1, failures: 0, reloads: 0 };
-    let mut context = Context::new(None, amounts, false)?;
+    let mut context = Context::new(None, Amounts::SMALL, false)?;
     // The installed configuration knows Debian's runtimes.
     context.leave_out("runc-new");
     progress("containers with lockc off");

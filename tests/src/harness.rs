@@ -8,10 +8,13 @@ pub(crate) mod daemon;
 pub(crate) mod engine;
 pub(crate) mod fixture;
 pub(crate) mod holdings;
+pub(crate) mod lurk;
 pub(crate) mod overlay;
 pub(crate) mod policies;
 pub(crate) mod process;
 pub(crate) mod runner;
+pub(crate) mod steady;
+pub(crate) mod systemd;
 pub(crate) mod terminal;
 pub(crate) mod traffic;
 

@@ -1,7 +1,8 @@
 //! Guest-side tests of lockc, and the attacker that they put into containers.
 //!
 //! ```text
-//! lockc-tests run --suite micro|full [--runtime runc|runc-new|crun|youki] [--off] [--thorough] [FILTER]
+//! lockc-tests run --suite micro|kernel|full [--runtime runc|runc-new|crun|youki] [--off] [--thorough] [FILTER]
+//! lockc-tests soak --minutes N [--seed S]
 //! lockc-tests list
 //! lockc-tests demo
 //! lockc-tests probe VERB ARG…
@@ -10,6 +11,7 @@
 mod demo;
 mod harness;
 mod probe;
+mod soak;
 mod suite;
 mod sys;
 
@@ -23,8 +25,9 @@ use harness::{
     say,
 };
 
-const USAGE: &str = "usage: lockc-tests run --suite micro|full [--runtime NAME] [--off] \
+const USAGE: &str = "usage: lockc-tests run --suite micro|kernel|full [--runtime NAME] [--off] \
                      [--thorough] [--containers N] [--parallel N] [--failures N] [FILTER...]\n       \
+                     lockc-tests soak --minutes N [--seed S]\n       \
                      lockc-tests list | demo | probe VERB ARG...";
 
 fn main() -> Result<ExitCode> {
@@ -34,6 +37,7 @@ fn main() -> Result<ExitCode> {
         // The copy that lies in a container's root file system.
         Some((_, _)) if called_as_probe() => probe::main(&args),
         Some((verb, args)) if verb == "run" => run(args),
+        Some((verb, args)) if verb == "soak" => soak::main(args),
         Some((verb, [])) if verb == "demo" => demo::run(),
         Some((verb, [])) if verb == "list" => {
             list();
@@ -68,7 +72,7 @@ impl Options {
             runtime: None,
             off: false,
             filters: Vec::new(),
-            amounts: Amounts { containers: 30, parallel, failures: 200, reloads: 30 },
+            amounts: Amounts { parallel, ..Amounts::SMALL },
         };
         let mut args = args.iter();
         while let Some(arg) = args.next() {
@@ -82,6 +86,10 @@ impl Options {
                         containers: 200,
                         failures: 5000,
                         reloads: 1000,
+                        restarts: 500,
+                        crowd: 1000,
+                        tasks: 10_000,
+                        in_flight: 200,
                         ..options.amounts
                     };
                 }
@@ -99,6 +107,7 @@ impl Options {
 fn tests(suite: &str) -> Result<Vec<&'static Test>> {
     match suite {
         "micro" => Ok(suite::micro()),
+        "kernel" => Ok(suite::kernel()),
         "full" => Ok(suite::full()),
         _ => bail!("no suite {suite}"),
     }

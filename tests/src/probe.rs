@@ -8,9 +8,11 @@
 
 mod changes;
 mod code;
+mod crowd;
 mod files;
 mod host;
 mod identity;
+mod lurk;
 mod machine;
 mod mounts;
 mod network;
@@ -25,6 +27,8 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use nix::{errno::Errno, unistd::alarm};
+
+pub(crate) use crowd::open_close;
 
 /// Longest time one item may take, in seconds; `SIGALRM` ends it.
 const ITEM_SECONDS: u32 = 60;
@@ -136,9 +140,11 @@ fn run(verb: &str, args: &[&str]) -> Outcome {
     [
         code::verb,
         changes::verb,
+        crowd::verb,
         files::verb,
         host::verb,
         identity::verb,
+        lurk::verb,
         machine::verb,
         mounts::verb,
         network::verb,

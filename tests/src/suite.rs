@@ -1,12 +1,15 @@
 //! The tests, grouped by promise.
 
 mod admission;
+mod adoption;
 mod compatibility;
+mod engine_adoption;
 mod engines;
 mod escape;
 mod examples;
 mod exec;
 mod explain;
+mod faults;
 mod files;
 mod hooks;
 mod host;
@@ -19,22 +22,26 @@ mod leaks;
 mod machine;
 mod network;
 mod ordinary;
+mod own_files;
+mod package;
 mod preemption;
 mod reload;
 mod runtime;
+mod scale;
+mod service;
 mod stdio;
 mod token;
+mod users;
 
 use crate::harness::runner::Test;
 
-/// Groups of the small guest, in the order in which they run.
-const MICRO: [&[Test]; 22] = [
+/// Groups of the small guest that are about what the kernel does, in the order in which they run.
+const KERNEL: [&[Test]; 19] = [
     ordinary::TESTS,
     stdio::TESTS,
     hooks::TESTS,
     host::TESTS,
     preemption::TESTS,
-    input::TESTS,
     leaks::TESTS,
     token::TESTS,
     escape::TESTS,
@@ -46,19 +53,44 @@ const MICRO: [&[Test]; 22] = [
     exec::TESTS,
     identity::TESTS,
     runtime::TESTS,
+    own_files::TESTS,
     instant::TESTS,
+    adoption::TESTS,
+];
+
+/// Groups of the small guest that are about what the daemon decides, which is the same on every kernel.
+const DAEMON: [&[Test]; 10] = [
+    input::TESTS,
+    instant::DAEMON_TESTS,
+    adoption::DAEMON_TESTS,
     admission::TESTS,
     explain::TESTS,
     reload::TESTS,
+    scale::TESTS,
     examples::TESTS,
+    users::TESTS,
+    faults::TESTS,
 ];
 
 /// Tests for the full guest.
 pub(crate) fn full() -> Vec<&'static Test> {
-    [engines::TESTS, examples::ENGINES, compatibility::TESTS].into_iter().flatten().collect()
+    let groups = [
+        engines::TESTS,
+        engine_adoption::TESTS,
+        service::TESTS,
+        examples::ENGINES,
+        compatibility::TESTS,
+        package::TESTS,
+    ];
+    groups.into_iter().flatten().collect()
 }
 
 /// Tests for the small guest.
 pub(crate) fn micro() -> Vec<&'static Test> {
-    MICRO.into_iter().flatten().collect()
+    KERNEL.into_iter().chain(DAEMON).flatten().collect()
+}
+
+/// Those of them that are for every kernel.
+pub(crate) fn kernel() -> Vec<&'static Test> {
+    KERNEL.into_iter().flatten().collect()
 }

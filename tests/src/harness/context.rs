@@ -97,6 +97,28 @@ pub(crate) struct Amounts {
     pub(crate) failures: usize,
     /// Changes of the configuration in a row.
     pub(crate) reloads: usize,
+    /// Restarts of the daemon under a running container.
+    pub(crate) restarts: usize,
+    /// Containers that run at the same time in the tests of scale.
+    pub(crate) crowd: usize,
+    /// Tasks that all of these have together.
+    pub(crate) tasks: usize,
+    /// Starts that are under way at once.
+    pub(crate) in_flight: usize,
+}
+
+impl Amounts {
+    /// What an emulated machine does in minutes.
+    pub(crate) const SMALL: Self = Self {
+        containers: 12,
+        parallel: 4,
+        failures: 50,
+        reloads: 30,
+        restarts: 3,
+        crowd: 20,
+        tasks: 1000,
+        in_flight: 20,
+    };
 }
 
 /// What a test is given.
@@ -130,7 +152,7 @@ impl Context {
             .filter(|(name, _)| runtime.is_none_or(|wanted| wanted == *name))
             .filter_map(|(name, paths)| {
                 let binary = paths.iter().find_map(|path| fs::canonicalize(path).ok())?;
-                Some(Runtime { name, binary, state: scratch.join("state").join(name) })
+                Some(Runtime { name, binary, state: scratch.join("state").join(name), user: None })
             })
             .collect();
         ensure!(!runtimes.is_empty(), "none of the runtimes asked for is installed");
@@ -191,7 +213,8 @@ impl Context {
         }
     }
 
-    pub(super) fn every_runtime(&self) -> &[Runtime] {
+    /// All that there are.
+    pub(crate) fn every_runtime(&self) -> &[Runtime] {
         &self.runtimes
     }
 
@@ -203,6 +226,11 @@ impl Context {
     /// The runtime that the test is to use.
     pub(crate) fn runtime(&self) -> &Runtime {
         &self.runtimes[self.current.get()]
+    }
+
+    /// The one that takes an emulated machine the least time, for tests that are not about runtimes.
+    pub(crate) fn quickest(&self) -> &Runtime {
+        self.runtimes().last().unwrap_or_else(|| self.runtime())
     }
 
     pub(super) fn use_runtime(&self, index: usize) {
@@ -285,7 +313,13 @@ impl Context {
             if paths.is_empty() {
                 return String::new();
             }
-            format!("[[runtime]]\nname = \"{kind}\"\npaths = {paths:?}\n")
+            let state: Vec<&PathBuf> = self
+                .runtimes
+                .iter()
+                .filter(|runtime| runtime.kind() == kind)
+                .map(|runtime| &runtime.state)
+                .collect();
+            format!("[[runtime]]\nname = \"{kind}\"\npaths = {paths:?}\nstate = {state:?}\n")
         });
         runtimes.concat()
     }

@@ -2,9 +2,10 @@
 
 use std::{
     fs::{self, File},
+    io::{self, Read as _, Seek as _, SeekFrom},
     os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -22,9 +23,11 @@ pub(crate) const LOCKC: &str = "/usr/bin/lockc";
 /// Where enforcement stays pinned.
 pub(crate) const PINS: &str = "/sys/fs/bpf/lockc";
 /// Longest time from start to READY. Verifying the programs takes seconds on an emulated machine.
-const START_DEADLINE: Duration = Duration::from_mins(2);
+const START_DEADLINE: Duration = Duration::from_mins(4);
 /// Longest time from SIGTERM to the end.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
+/// Longest time from a changed file to its being in force, while an emulated machine has much else to do.
+const RELOAD_DEADLINE: Duration = Duration::from_mins(1);
 /// Longest time from a denial to its line in the log.
 const LOG_DEADLINE: Duration = Duration::from_secs(15);
 
@@ -51,10 +54,19 @@ impl Lockc {
     /// Starts the daemon with `config` and waits until it says it is ready. `dir` takes its
     /// configuration, socket and log.
     pub(crate) fn start(dir: &Path, config: &str) -> Result<Self> {
+        Self::start_with(dir, config, |_| Ok(()))
+    }
+
+    /// As [`Lockc::start`], with something changed about its process.
+    pub(crate) fn start_with(
+        dir: &Path,
+        config: &str,
+        prepare: impl FnOnce(&mut Command) -> Result<()>,
+    ) -> Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
         fs::write(dir.join("lockc.toml"), config)?;
         let mut lockc = Self { running: None, dir: dir.to_owned(), generation: 0 };
-        lockc.restart()?;
+        lockc.restart_with(prepare)?;
         Ok(lockc)
     }
 
@@ -84,23 +96,26 @@ impl Lockc {
 
     /// Waits until another configuration is in force after `change`.
     pub(crate) fn expect_reload(&self, change: impl Fn() -> Result<()>) -> Result<()> {
-        let count = || -> Result<usize> {
-            Ok(self
-                .log()?
-                .lines()
-                .filter(|line| line.contains("configuration in force after"))
-                .count())
-        };
-        let before = count()?;
+        let before = fs::metadata(self.log_path())?.len();
         change()?;
-        wait_for("a new configuration", LOG_DEADLINE, || Ok((count()? > before).then_some(())))
-            .with_context(|| format!("log:\n{}", tail(&self.log().unwrap_or_default(), 10)))
+        wait_for("a new configuration", RELOAD_DEADLINE, || {
+            let is_in_force = self.log_from(before)?.contains("configuration in force after");
+            Ok(is_in_force.then_some(()))
+        })
+        .with_context(|| format!("log:\n{}", tail(&self.log().unwrap_or_default(), 10)))
     }
 
     /// Starts the daemon again with the same configuration.
     pub(crate) fn restart(&mut self) -> Result<()> {
+        self.restart_with(|_| Ok(()))
+    }
+
+    fn restart_with(&mut self, prepare: impl FnOnce(&mut Command) -> Result<()>) -> Result<()> {
         ensure!(self.running.is_none(), "the daemon runs already");
         self.generation += 1;
+        // Of the last but one: who restarts it by the hundred would fill the machine's memory.
+        let _ =
+            fs::remove_file(self.dir.join(format!("log.{}", self.generation.saturating_sub(2))));
         let socket = self.dir.join("notify");
         let _ = fs::remove_file(&socket);
         let notify =
@@ -117,6 +132,7 @@ impl Lockc {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(self.log_path())?);
+        prepare(&mut command)?;
         let mut running = Running::start_as_is(&mut command)?;
 
         let end = Instant::now() + START_DEADLINE;
@@ -144,8 +160,19 @@ impl Lockc {
 
     /// The lines that the daemon, or the last one if it has ended, has logged.
     pub(crate) fn log(&self) -> Result<String> {
+        self.log_from(0)
+    }
+
+    /// The same without what was there when the log had this length.
+    fn log_from(&self, length: u64) -> Result<String> {
         let path = self.log_path();
-        let log = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        let read = || -> io::Result<Vec<u8>> {
+            let (mut file, mut log) = (File::open(&path)?, Vec::new());
+            file.seek(SeekFrom::Start(length))?;
+            file.read_to_end(&mut log)?;
+            Ok(log)
+        };
+        let log = read().with_context(|| format!("read {}", path.display()))?;
         Ok(String::from_utf8_lossy(whole_lines(&log)).into_owned())
     }
 
@@ -167,6 +194,12 @@ impl Lockc {
         if let Some(mut running) = self.running.take() {
             running.kill();
         }
+    }
+
+    /// Waits until the daemon ends by itself, or by somebody else's hand.
+    pub(crate) fn wait_for_end(&mut self) -> Result<ExitStatus> {
+        let running = self.running.take().context("the daemon does not run")?;
+        Ok(running.finish(STOP_DEADLINE)?.status)
     }
 
     /// Sends SIGTERM and waits for a clean end; enforcement stays.

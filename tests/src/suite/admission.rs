@@ -9,7 +9,7 @@ use crate::harness::{
 };
 
 pub(crate) const TESTS: &[Test] = &[
-    test("refused", With::Each, refused),
+    test("refused", With::EachKind, refused),
     test("audited", With::One, audited),
     test("forged-facts", With::One, forged_facts),
 ];

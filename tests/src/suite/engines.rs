@@ -72,7 +72,7 @@ fn judge(context: &Context, tag: &str, enforced: bool, output: &Output) -> Resul
 }
 
 /// A short name that no other test uses.
-fn tag(context: &Context) -> String {
+pub(super) fn tag(context: &Context) -> String {
     let id = context.id("");
     id.trim_end_matches('-').replace("lt-", "e")
 }
@@ -289,11 +289,8 @@ fn explained(context: &Context) -> Result<()> {
 }
 
 fn explained_one(lockc: &Lockc, engine: Engine, name: &str, policy: &str) -> Result<()> {
-    let id = match engine {
-        Engine::Containerd => name.to_owned(),
-        _ => engine.does(&["inspect", "--format={{.Id}}", name])?.success("inspect")?.stdout,
-    };
-    let id = id.trim();
+    let id = engine.id(name)?;
+    let id = id.as_str();
     ensure!(registered(lockc, id)?.0 == policy, "it has another policy than {policy}");
     agrees(lockc, id, &[id, &id[..id.len().min(12)], name])
 }

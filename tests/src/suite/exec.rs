@@ -17,10 +17,10 @@ use crate::harness::{
 };
 
 pub(crate) const TESTS: &[Test] = &[
-    test("deny", With::Each, deny),
+    test("deny", With::EachKind, deny),
     test("allow", With::One, allow),
     test("fileless", With::One, fileless),
-    test("drift", With::Each, drift),
+    test("drift", With::EachKind, drift),
     test("drift-restart", With::One, drift_restart),
     test("audit", With::One, audit),
     test("clock", With::One, clock),

@@ -11,7 +11,7 @@ pub(crate) const TESTS: &[Test] = &[Test {
     group: "explain",
     name: "running",
     daemon: Daemon::Own,
-    with: With::Each,
+    with: With::EachKind,
     run: running,
 }];
 

@@ -22,11 +22,11 @@ use crate::{
 };
 
 pub(crate) const TESTS: &[Test] = &[
-    test("read-only", With::Each, read_only),
+    test("read-only", With::EachKind, read_only),
     test("read-only-names", With::One, read_only_names),
     test("blocked", With::One, blocked),
-    test("default-deny", With::Each, default_deny),
-    test("first-program", With::Each, first_program),
+    test("default-deny", With::EachKind, default_deny),
+    test("first-program", With::EachKind, first_program),
     test("overlay", With::One, overlay),
     test("audit", With::One, audit),
 ];

@@ -2,24 +2,28 @@
 
 use std::{fs, path::Path, process::Command};
 
-use anyhow::{Context as _, Result, ensure};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::mount::{MntFlags, MsFlags, mount, umount, umount2};
 
 use crate::harness::{
     Container, Context,
     container::DEADLINE,
-    fixture::{SECRET, TOKEN},
-    process,
+    daemon::{LOCKC, PINS, pinned_map},
+    fixture::{SECRET, SERVICE_ACCOUNT, TOKEN},
+    process::{self, Output},
     runner::{Daemon, Test, With},
 };
 
-pub(crate) const TESTS: &[Test] = &[Test {
-    group: "host",
-    name: "untouched",
-    daemon: Daemon::OffThenOn,
-    with: With::One,
-    run: untouched,
-}];
+pub(crate) const TESTS: &[Test] = &[
+    Test {
+        group: "host",
+        name: "untouched",
+        daemon: Daemon::OffThenOn,
+        with: With::One,
+        run: untouched,
+    },
+    Test { group: "host", name: "unload", daemon: Daemon::Own, with: With::One, run: unload },
+];
 
 /// The probe's verbs, tried by processes of the host while a container runs.
 fn untouched(context: &Context) -> Result<()> {
@@ -88,4 +92,83 @@ impl Drop for PrivateMounts<'_> {
         // Fails only when it is unmounted already.
         let _ = umount2(self.0, MntFlags::MNT_DETACH);
     }
+}
+
+/// `lockc unload` refuses while the daemon runs, says what it removes and what it cannot, and leaves nothing behind.
+fn unload(context: &Context) -> Result<()> {
+    let unload = || process::run(Command::new(LOCKC).arg("unload"), DEADLINE);
+    let id = context.id("unload");
+    let bundle = context.token_bundle(&id, &["/bin/sleep", "1000"]);
+    let container = Container::new(context.runtime(), &id, &bundle)?;
+    container.start()?;
+    let says = |wanted: &str, when: &str| -> Result<()> {
+        let token = format!("{SERVICE_ACCOUNT}/token");
+        let output = container.exec(&["/bin/probe", "read", &token])?;
+        ensure!(output.stdout.starts_with(&format!("read {wanted}")), "{when}: {output}");
+        Ok(())
+    };
+    let free = format!("OK {TOKEN}");
+    says(&free, "without lockc")?;
+    let output = unload()?.success("with nothing to remove")?;
+    ensure!(
+        output.stdout == format!("nothing was enforced: there is nothing in {PINS}\n"),
+        "{output}"
+    );
+
+    let mut lockc = context.start_lockc(&context.config())?;
+    says("EPERM open", "with lockc")?;
+    let pid = lockc.pid()?;
+    let output = unload()?;
+    complains(&output, &[&format!("lockc is running (pid {pid}), nothing was removed")])?;
+    says("EPERM open", "after an unload that was refused")?;
+
+    lockc.kill();
+    let pin = pinned_map("CLOCK")?;
+    let none = None::<&str>;
+    mount(Some("/dev/null"), &pin, none, MsFlags::MS_BIND, none).context("mount over a pin")?;
+    let output = unload();
+    umount(&pin).context("unmount a pin")?;
+    let output = output?;
+    let path = pin.display().to_string();
+    complains(&output, &[&path, &format!("`umount {path}`")])?;
+    let lines: Vec<_> = output.stdout.lines().collect();
+    let [pins, files, containers] = lines[..] else { bail!("not three lines: {output}") };
+    let (programs, maps) = counts(pins).with_context(|| format!("the first line of {output}"))?;
+    ensure!(programs > 20 && maps > 10, "too few pins: {output}");
+    ensure!(files.starts_with("removed /run/lockc ("), "{output}");
+    ensure!(containers == format!("1 container is no longer enforced: {id}"), "{output}");
+    says(&free, "after the unload")?;
+
+    fs::create_dir(Path::new(PINS).join("aside-1")).context("make a directory of pins")?;
+    let output = unload()?.success("the second unload")?;
+    for line in [
+        "removed no pins of aside-1, pins that were set aside",
+        "removed 1 map of layout version ",
+        "no container was enforced",
+    ] {
+        ensure!(output.stdout.lines().any(|it| it.starts_with(line)), "no {line:?}: {output}");
+    }
+    for path in [PINS, "/run/lockc"] {
+        ensure!(!Path::new(path).exists(), "{path} is left");
+    }
+    let output = process::run(Command::new(LOCKC).arg("status"), DEADLINE)?;
+    ensure!(output.stdout == "not running; nothing is enforced\n", "{output}");
+    Ok(())
+}
+
+/// Checks that a command has failed, and said why.
+fn complains(output: &Output, wanted: &[&str]) -> Result<()> {
+    ensure!(output.status.code() == Some(1), "exit code: {output}");
+    for wanted in wanted {
+        ensure!(output.stderr.contains(wanted), "no {wanted:?}: {output}");
+    }
+    Ok(())
+}
+
+/// Numbers of programs and maps in `removed N programs and M maps of layout version L`.
+fn counts(line: &str) -> Option<(u32, u32)> {
+    let (programs, rest) = line.strip_prefix("removed ")?.split_once(" programs and ")?;
+    let (maps, version) = rest.split_once(" maps of layout version ")?;
+    version.parse::<u32>().ok()?;
+    programs.parse().ok().zip(maps.parse().ok())
 }

@@ -20,7 +20,7 @@ use crate::harness::{
 };
 
 pub(crate) const TESTS: &[Test] = &[
-    test("reach", With::Each, reach),
+    test("reach", With::EachKind, reach),
     test("change", With::One, change),
     test("mounted", With::One, mounted),
     test("mounted-later", With::One, mounted_later),

@@ -21,11 +21,11 @@ use crate::{
 };
 
 pub(crate) const TESTS: &[Test] = &[
-    test("set-user", With::Each, set_user),
-    test("programs", With::Each, programs),
+    test("set-user", With::EachKind, set_user),
+    test("programs", With::EachKind, programs),
     test("mapped", With::One, mapped),
-    test("exec-as-root", With::Each, exec_as_root),
-    test("user-namespaces", With::Each, user_namespaces),
+    test("exec-as-root", With::EachKind, exec_as_root),
+    test("user-namespaces", With::EachKind, user_namespaces),
     test("join", With::One, join),
     test("io-uring", With::One, io_uring),
     test("terminals", With::One, terminals),

@@ -2,63 +2,46 @@
 //! runtime's binary and to the daemon meanwhile.
 
 use std::{
-    fs,
+    fs::{self, File},
+    os::fd::AsRawFd as _,
     path::{Path, PathBuf},
     process::Command,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::harness::{
     Container, Context, Lockc, Phase, Runtime,
     context::Amounts,
     fixture::{SERVICE_ACCOUNT, TOKEN, busybox},
-    process::Running,
+    process::{Running, wait_for},
     runner::{Daemon, Test, With},
     traffic::Traffic,
 };
 
 pub(crate) const TESTS: &[Test] = &[
-    Test {
-        group: "instant",
-        name: "together",
-        daemon: Daemon::OffThenOn,
-        with: With::One,
-        run: together,
-    },
-    Test {
-        group: "instant",
-        name: "runtime-replaced",
-        daemon: Daemon::OffThenOn,
-        with: With::One,
-        run: runtime_replaced,
-    },
-    Test {
-        group: "instant",
-        name: "daemon-killed",
-        daemon: Daemon::Own,
-        with: With::One,
-        run: daemon_killed,
-    },
-    Test {
-        group: "instant",
-        name: "daemon-dead",
-        daemon: Daemon::Own,
-        with: With::One,
-        run: daemon_dead,
-    },
-    Test {
-        group: "instant",
-        name: "daemon-stopped",
-        daemon: Daemon::Own,
-        with: With::One,
-        run: daemon_stopped,
-    },
+    test("together", Daemon::OffThenOn, together),
+    test("daemon-dead", Daemon::Own, daemon_dead),
+    test("new-runtimes", Daemon::Own, new_runtimes),
 ];
+
+/// Those in which the kernel does nothing that it does not do in the others.
+pub(crate) const DAEMON_TESTS: &[Test] = &[
+    test("runtime-replaced", Daemon::OffThenOn, runtime_replaced),
+    test("daemon-killed", Daemon::Own, daemon_killed),
+    test("daemon-stopped", Daemon::Own, daemon_stopped),
+    test("daemon-hung", Daemon::Own, daemon_hung),
+];
+
+const fn test(name: &'static str, daemon: Daemon, run: fn(&Context) -> Result<()>) -> Test {
+    Test { group: "instant", name, daemon, with: With::One, run }
+}
 
 /// What many containers saw.
 #[derive(Debug, Default)]
@@ -153,8 +136,9 @@ impl Replacer {
     fn start(original: &Path, path: &Path) -> Result<Self> {
         let count = path.with_extension("count");
         fs::write(&count, "")?;
-        let script =
-            "while cp \"$0\" \"$1.new\" && mv \"$1.new\" \"$1\"; do printf . >>\"$2\"; done";
+        // Without the pause there is little else that an emulated machine gets done.
+        let script = "while cp \"$0\" \"$1.new\" && mv \"$1.new\" \"$1\"; do \
+                      printf . >>\"$2\"; sleep 1; done";
         let mut command = Command::new(busybox()?);
         command.args(["sh", "-c", script]).args([original, path, &count]);
         Ok(Self { process: Running::start(&mut command)?, count })
@@ -172,11 +156,11 @@ impl Replacer {
 /// Configured runtimes that get replaced again and again while they start containers.
 fn runtime_replaced(context: &Context) -> Result<()> {
     let (mut runtimes, mut replacers) = (Vec::new(), Vec::new());
-    for Runtime { name, binary, state } in context.runtimes() {
+    for Runtime { name, binary, state, .. } in context.runtimes() {
         let copy = context.swap_dir().join(name);
         fs::copy(binary, &copy).with_context(|| format!("copy to {}", copy.display()))?;
         replacers.push(Replacer::start(binary, &copy)?);
-        runtimes.push(Runtime { name, binary: copy, state: state.clone() });
+        runtimes.push(Runtime { name, binary: copy, state: state.clone(), user: None });
     }
     let count = count(context);
     let seen = storm(context, &runtimes, count)?;
@@ -228,6 +212,39 @@ fn daemon_dead(context: &Context) -> Result<()> {
     storm(context, context.runtimes(), 1)?.ensure_all(true, 1).context("after the restart")
 }
 
+/// Runtimes that the daemon has never seen, as it is dead: by a name that a glob of the configuration stands for, and by
+/// that of the copy which runc makes of itself in memory, whatever it is called itself. crun under another name is none.
+fn new_runtimes(context: &Context) -> Result<()> {
+    let mut lockc = context.start_lockc(&context.config())?;
+    lockc.kill();
+    let runtime = context.runtime();
+    let binary = &runtime.binary;
+    let (known, other) = (context.node_bin().join("runc-new"), context.scratch().join("other"));
+    for path in [&known, &other] {
+        fs::copy(binary, path).with_context(|| format!("copy to {}", path.display()))?;
+    }
+    let copy_at = |path: &Path| Runtime { binary: path.to_owned(), ..runtime.clone() };
+    storm(context, &[copy_at(&known)], 1)?.ensure_all(true, 1).context("by a glob")?;
+    let seals = context.runtime().kind() == "runc";
+    storm(context, &[copy_at(&other)], 1)?.ensure_all(seals, 1).context("by another name")?;
+    // The kernel puts `memfd:` before it.
+    for (comment, is_known) in [("runc_cloned:/proc/self/exe", true), ("other", seals)] {
+        let memfd = in_memory(binary, comment)?;
+        let path = format!("/proc/{}/fd/{}", std::process::id(), memfd.as_raw_fd());
+        let seen = storm(context, &[copy_at(path.as_ref())], 1)?;
+        seen.ensure_all(is_known, 1).with_context(|| format!("from memory as {comment}"))?;
+    }
+    fs::remove_file(known)?;
+    fs::remove_file(other).map_err(Into::into)
+}
+
+/// A copy of a file, in memory.
+fn in_memory(path: &Path, comment: &str) -> Result<File> {
+    let mut file = File::from(memfd_create(comment, MFdFlags::MFD_CLOEXEC)?);
+    std::io::copy(&mut File::open(path)?, &mut file)?;
+    Ok(file)
+}
+
 /// SIGTERM ends the daemon, not the enforcement; `unload` does.
 fn daemon_stopped(context: &Context) -> Result<()> {
     let mut lockc = context.start_lockc(&context.config())?;
@@ -240,6 +257,37 @@ fn daemon_stopped(context: &Context) -> Result<()> {
     storm(context, context.runtimes(), 1)?.ensure_all(false, 1).context("after lockc unload")
 }
 
+/// What waits for a daemon that hangs goes on under the safe default when that is killed.
+fn daemon_hung(context: &Context) -> Result<()> {
+    let mut lockc = context.start_lockc(&context.config())?;
+    nix::sys::signal::kill(lockc.pid()?, nix::sys::signal::Signal::SIGSTOP)?;
+    let id = context.id("hung");
+    let token = format!("{SERVICE_ACCOUNT}/token");
+    let bundle = context.token_bundle(&id, &["/bin/probe", "read", &token]);
+    let container = Container::new(context.runtime(), &id, &bundle)?;
+    let output = std::thread::scope(|scope| {
+        let run = scope.spawn(|| container.run());
+        let waits = wait_for("a runtime that waits", Duration::from_mins(1), || {
+            Ok(waits_for_fanotify().then_some(()))
+        });
+        lockc.kill();
+        let output = run.join().map_err(|_| anyhow!("a thread panicked"))?;
+        waits.and(output)
+    })?;
+    ensure!(output.stdout.starts_with("read EPERM open"), "after the kill: {output}");
+    lockc.restart()?;
+    storm(context, context.runtimes(), 1)?.ensure_all(true, 1).context("after a restart")
+}
+
+/// Whether some process waits for the answer to a permission event (`fanotify_get_response`,
+/// fs/notify/fanotify/fanotify.c, 6.1 to 7.0).
+pub(super) fn waits_for_fanotify() -> bool {
+    fs::read_dir("/proc").into_iter().flatten().flatten().any(|process| {
+        let place = fs::read_to_string(process.path().join("wchan")).unwrap_or_default();
+        place.starts_with("fanotify")
+    })
+}
+
 /// A container that has the token and sleeps.
 fn sleeping(context: &Context) -> Result<Container> {
     let id = context.id("sleep");
@@ -249,7 +297,7 @@ fn sleeping(context: &Context) -> Result<Container> {
     Ok(container)
 }
 
-fn ensure_refused(container: &Container, who: &str) -> Result<()> {
+pub(super) fn ensure_refused(container: &Container, who: &str) -> Result<()> {
     let token = format!("{SERVICE_ACCOUNT}/token");
     let output = container.exec(&["/bin/probe", "read", &token])?;
     ensure!(output.stdout.starts_with("read EPERM open"), "{who}: {output}");

@@ -12,10 +12,10 @@ use crate::harness::{
 };
 
 pub(crate) const TESTS: &[Test] = &[
-    test("interfaces", With::Each, interfaces),
+    test("interfaces", With::EachKind, interfaces),
     test("devices", With::One, devices),
     test("calls", With::One, calls),
-    test("processes", With::Each, processes),
+    test("processes", With::EachKind, processes),
 ];
 
 const fn test(name: &'static str, with: With, run: fn(&Context) -> Result<()>) -> Test {
@@ -40,6 +40,9 @@ fn interfaces(context: &Context) -> Result<()> {
         Attack::denied("kcore", "reach /proc2/kcore", INTERFACE),
         Attack::denied("debugfs", "reach /debug/sched", INTERFACE),
         Attack::denied("tracefs", "reach /trace/available_tracers", INTERFACE),
+        Attack::denied("pin-directory", "mkdir /bpf/directory", INTERFACE),
+        Attack::denied("pin-link", "make-link /bpf/link", INTERFACE),
+        Attack::denied("pin-mode", "chmod /bpf", INTERFACE),
         Attack::ordinary("own-score", "reach-write /proc/self/oom_score_adj"),
         Attack::ordinary("own-name", "reach-write /proc/self/comm"),
         Attack::ordinary("host-name", "reach-write /proc2/sys/kernel/hostname"),
@@ -54,6 +57,7 @@ fn interfaces(context: &Context) -> Result<()> {
             .mount("/sys2", "sysfs", "sysfs", &[])
             .mount("/debug", "debugfs", "debugfs", &[])
             .mount("/trace", "tracefs", "tracefs", &[])
+            .mount("/bpf", "bpf", "bpf", &[])
             .bind("/proc/sys/kernel".as_ref(), "/sysctl")
             .bind("/proc/sys/kernel/core_pattern".as_ref(), "/etc/pattern")
             .capabilities(&["CAP_SYS_ADMIN", "CAP_SYS_RAWIO", "CAP_NET_ADMIN", "CAP_SYS_RESOURCE"]);

@@ -25,12 +25,12 @@ use crate::{
 };
 
 pub(crate) const TESTS: &[Test] = &[
-    test("none", With::Each, none),
+    test("none", With::EachKind, none),
     test("given", With::One, given),
-    test("deny", With::Each, deny),
+    test("deny", With::EachKind, deny),
     test("default-deny", With::One, default_deny),
     test("families", With::One, families),
-    test("runtime-sockets", With::Each, runtime_sockets),
+    test("runtime-sockets", With::EachKind, runtime_sockets),
 ];
 
 const fn test(name: &'static str, with: With, run: fn(&Context) -> Result<()>) -> Test {

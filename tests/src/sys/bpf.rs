@@ -19,11 +19,17 @@ const MAP_UPDATE_ELEM: u32 = 2;
 const MAP_DELETE_ELEM: u32 = 3;
 const MAP_GET_NEXT_KEY: u32 = 4;
 const OBJ_GET: u32 = 7;
+const PROG_GET_NEXT_ID: u32 = 11;
+const MAP_GET_NEXT_ID: u32 = 12;
+const PROG_GET_FD_BY_ID: u32 = 13;
 const OBJ_GET_INFO_BY_FD: u32 = 15;
+const LINK_GET_NEXT_ID: u32 = 31;
 /// `BPF_F_RDONLY`.
 const READ_ONLY: u32 = 1 << 3;
-/// Map types whose entries come and go: hash, per-CPU hash, LRU hash.
-const HASHES: [u32; 3] = [1, 5, 9];
+/// Map types whose entries come and go: hash, per-CPU hash, LRU hash, trie of prefixes.
+const HASHES: [u32; 4] = [1, 5, 9, 11];
+/// `BPF_PROG_TYPE_CGROUP_DEVICE`: what runtimes attach to control groups.
+const CGROUP_DEVICE: u32 = 15;
 /// Longest key counted, in bytes.
 const MAX_KEY: usize = 512;
 /// Longest value read, in 64-bit words.
@@ -62,6 +68,12 @@ struct Map {
 impl Map {
     /// `None` when it is not a hash map.
     fn open(path: &Path, flags: u32) -> nix::Result<Option<Self>> {
+        let (kind, map) = Self::of_any_kind(path, flags)?;
+        Ok(HASHES.contains(&kind).then_some(map))
+    }
+
+    /// The type of a map, and the map.
+    fn of_any_kind(path: &Path, flags: u32) -> nix::Result<(u32, Self)> {
         let fd = open(path, flags)?;
         // `struct bpf_map_info`: type, id, key_size, value_size, …
         let mut info = [0_u32; 20];
@@ -70,13 +82,10 @@ impl Map {
             [number(&fd) | length << 32, info.as_mut_ptr().expose_provenance() as u64, 0, 0, 0, 0];
         bpf(OBJ_GET_INFO_BY_FD, &mut attributes)?;
         let [kind, _, key_size, value_size, ..] = info;
-        if !HASHES.contains(&kind) {
-            return Ok(None);
-        }
         if key_size as usize > MAX_KEY {
             return Err(Errno::E2BIG);
         }
-        Ok(Some(Self { fd, key_size: key_size as usize, value_size: value_size as usize }))
+        Ok((kind, Self { fd, key_size: key_size as usize, value_size: value_size as usize }))
     }
 
     /// Calls `with` with every key.
@@ -104,6 +113,34 @@ fn number(fd: &OwnedFd) -> u64 {
     u64::from(fd.as_raw_fd().cast_unsigned())
 }
 
+/// Puts entries into the map pinned at `path`. Keys and values must be as long as the map's.
+pub(crate) fn put<'e>(
+    path: &Path,
+    entries: impl IntoIterator<Item = (&'e [u8], &'e [u8])>,
+) -> nix::Result<()> {
+    let (_, map) = Map::of_any_kind(path, 0)?;
+    for (key, value) in entries {
+        // Array maps take values rounded up to words; those of lockc are whole words.
+        if (key.len(), value.len()) != (map.key_size, map.value_size) {
+            return Err(Errno::EINVAL);
+        }
+        let [key, value] = [key, value].map(|bytes| bytes.as_ptr().expose_provenance() as u64);
+        bpf(MAP_UPDATE_ELEM, &mut [number(&map.fd), key, value, 0, 0, 0])?;
+    }
+    Ok(())
+}
+
+/// Keys of the hash map pinned at `path`.
+pub(crate) fn keys(path: &Path) -> nix::Result<Vec<Vec<u8>>> {
+    let map = Map::open(path, READ_ONLY)?.ok_or(Errno::EINVAL)?;
+    let mut keys = Vec::new();
+    map.each_key(|key| {
+        keys.push(key.to_vec());
+        Ok(())
+    })?;
+    Ok(keys)
+}
+
 /// Number of entries in the map pinned at `path`; `None` when it is not a hash map.
 pub(crate) fn count_entries(path: &Path) -> nix::Result<Option<usize>> {
     let Some(map) = Map::open(path, READ_ONLY)? else { return Ok(None) };
@@ -113,6 +150,45 @@ pub(crate) fn count_entries(path: &Path) -> nix::Result<Option<usize>> {
         Ok(())
     })?;
     Ok(Some(count))
+}
+
+/// Ids of all the objects that the kernel has of one kind.
+fn ids(command: u32) -> nix::Result<Vec<u32>> {
+    let mut ids = Vec::new();
+    // start_id, and where the kernel writes the next one.
+    let mut attributes: Attributes = [0; 6];
+    loop {
+        match bpf(command, &mut attributes) {
+            Ok(_) => {
+                let next = (attributes[0] >> 32) as u32;
+                ids.push(next);
+                attributes = [u64::from(next), 0, 0, 0, 0, 0];
+            }
+            Err(Errno::ENOENT) => return Ok(ids),
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// How many programs, maps and links the kernel has, whoever made them; without the programs of runtimes.
+pub(crate) fn count_objects() -> nix::Result<[usize; 3]> {
+    let mut programs = 0;
+    for id in ids(PROG_GET_NEXT_ID)? {
+        let fd = match bpf(PROG_GET_FD_BY_ID, &mut [id.into(), 0, 0, 0, 0, 0]) {
+            Ok(fd) => super::owned(fd)?,
+            // It is gone already.
+            Err(Errno::ENOENT) => continue,
+            Err(errno) => return Err(errno),
+        };
+        // `struct bpf_prog_info` begins with the type.
+        let mut info = [0_u32; 2];
+        let length = size_of_val(&info) as u64;
+        let mut attributes: Attributes =
+            [number(&fd) | length << 32, info.as_mut_ptr().expose_provenance() as u64, 0, 0, 0, 0];
+        bpf(OBJ_GET_INFO_BY_FD, &mut attributes)?;
+        programs += usize::from(info[0] != CGROUP_DEVICE);
+    }
+    Ok([programs, ids(MAP_GET_NEXT_ID)?.len(), ids(LINK_GET_NEXT_ID)?.len()])
 }
 
 /// Makes an array of one element.
@@ -133,11 +209,24 @@ pub(crate) fn counter(path: &Path, index: u32) -> nix::Result<u64> {
 
 /// Keys and values, as hexadecimal bytes and words, of the hash map pinned at `path`: for messages.
 pub(crate) fn dump(path: &Path) -> nix::Result<Vec<String>> {
-    let Some(map) = Map::open(path, READ_ONLY)? else { return Ok(Vec::new()) };
+    let mut lines = Vec::new();
+    each_value(path, |key, value| lines.push(format!("{key:02x?}: {value:x?}")))?;
+    Ok(lines)
+}
+
+/// The sum of the `word`th 64-bit words of all values in the hash map pinned at `path`.
+pub(crate) fn sum(path: &Path, word: usize) -> nix::Result<u64> {
+    let mut sum = 0;
+    each_value(path, |_, value| sum += value.get(word).copied().unwrap_or(0))?;
+    Ok(sum)
+}
+
+/// Calls `with` with every key and value, in words, of the hash map pinned at `path`.
+fn each_value(path: &Path, mut with: impl FnMut(&[u8], &[u64])) -> nix::Result<()> {
+    let Some(map) = Map::open(path, READ_ONLY)? else { return Ok(()) };
     if map.value_size > MAX_VALUE * size_of::<u64>() {
         return Err(Errno::E2BIG);
     }
-    let mut lines = Vec::new();
     map.each_key(|key| {
         let mut value = [0_u64; MAX_VALUE];
         let words = map.value_size.div_ceil(size_of::<u64>());
@@ -150,13 +239,12 @@ pub(crate) fn dump(path: &Path) -> nix::Result<Vec<String>> {
             0,
         ];
         match bpf(MAP_LOOKUP_ELEM, &mut attributes) {
-            Ok(_) => lines.push(format!("{key:02x?}: {:x?}", &value[..words])),
+            Ok(_) => with(key, &value[..words]),
             Err(Errno::ENOENT) => {}
             Err(errno) => return Err(errno),
         }
         Ok(())
-    })?;
-    Ok(lines)
+    })
 }
 
 /// A pinned hash map with keys of 8 bytes that is full. Dropping this removes what was added.

@@ -120,7 +120,7 @@ pub(super) fn off(context: &Context, cases: &[Case<'_>]) -> Result<()> {
 pub(super) fn installed(context: &Context, name: &'static str) -> Result<Runtime> {
     let mut places = ["/usr/bin", "/usr/sbin"].into_iter().map(|place| Path::new(place).join(name));
     let binary = places.find(|path| path.is_file()).with_context(|| format!("no {name} here"))?;
-    Ok(Runtime { name, binary, state: context.scratch().join("state").join(name) })
+    Ok(Runtime { name, binary, state: context.scratch().join("state").join(name), user: None })
 }
 
 /// A bundle of nobody's engine that may mount.
