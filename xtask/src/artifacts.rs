@@ -8,23 +8,31 @@ use std::{
 
 use anyhow::Result;
 
-use crate::{command, kernel::Architecture, paths, setup};
+use crate::{command, guest::Image, kernel::Architecture, package, paths, setup};
 
 /// Binaries of one architecture, freshly built.
 #[derive(Debug)]
 pub(crate) struct Artifacts {
     dir: PathBuf,
+    /// Packages, for guests that can install some.
+    debs: Option<[PathBuf; 2]>,
 }
 
 impl Artifacts {
     /// Builds them with the release profile, as they are shipped.
     pub(crate) fn build(architecture: Architecture) -> Result<Self> {
+        Self::build_as(architecture, "release")
+    }
+
+    /// Builds them with another profile.
+    pub(crate) fn build_as(architecture: Architecture, profile: &str) -> Result<Self> {
         setup::linker()?;
         let target = architecture.target();
         command::run(
             cargo().args([
                 "build",
-                "--release",
+                "--profile",
+                profile,
                 "--target",
                 target,
                 "-p",
@@ -34,7 +42,20 @@ impl Artifacts {
             ]),
             &format!("building lockc for {target}"),
         )?;
-        Ok(Self { dir: paths::target().join(target).join("release") })
+        Ok(Self { dir: paths::target().join(target).join(profile), debs: None })
+    }
+
+    /// As [`Self::build_as`], with what an image can do with them.
+    pub(crate) fn build_for(
+        image: Image,
+        architecture: Architecture,
+        profile: &str,
+    ) -> Result<Self> {
+        let mut artifacts = Self::build_as(architecture, profile)?;
+        if image == Image::Full {
+            artifacts.debs = Some(package::debs(architecture, profile)?);
+        }
+        Ok(artifacts)
     }
 
     /// Where each file goes in the guest, and where it is now.
@@ -46,6 +67,10 @@ impl Artifacts {
         let config = paths::workspace().join("examples/config/lockc.toml");
         if config.is_file() {
             files.push(("etc/lockc/lockc.toml", config));
+        }
+        if let Some([deb, next]) = &self.debs {
+            files.push(("usr/share/lockc-tests/lockc.deb", deb.clone()));
+            files.push(("usr/share/lockc-tests/lockc-next.deb", next.clone()));
         }
         files
     }

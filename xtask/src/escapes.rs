@@ -11,17 +11,21 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 
-use crate::paths;
+use crate::{paths, test::Group};
 
-/// Kernels of the small guest, by the names of their logs.
-const KERNELS: [(&str, &str); 4] =
-    [("6.1", "6.1"), ("6.12", "6.12"), ("7.x", "7.x"), ("arm64", "6.12, arm64")];
-/// Names of runtimes as people know them, in the order in which they are shown; the first stands for tests that do not
-/// depend on the runtime.
+/// Kernels of the small guest, by the names that people know them by.
+const KERNELS: [(Group, &str); 4] = [
+    (Group::V6_1, "6.1"),
+    (Group::V6_12, "6.12"),
+    (Group::V7, "7.x"),
+    (Group::Arm64, "6.12, arm64"),
+];
+/// Names of runtimes as people know them, in the order in which they are shown; the first is that of tests that do not
+/// depend on the runtime, where there are all.
 const RUNTIMES: [(&str, &str); 4] =
     [("runc-new", "runc"), ("runc", "runc 1.1"), ("crun", "crun"), ("youki", "youki")];
 /// Groups of tests of which every one is about some attack.
-const GROUPS: [&str; 10] = [
+const GROUPS: [&str; 11] = [
     "token",
     "escape",
     "kernel",
@@ -32,7 +36,10 @@ const GROUPS: [&str; 10] = [
     "files",
     "runtime",
     "host-paths",
+    "own-files",
 ];
+/// Groups about what the daemon decides, which run on one kernel for all.
+const OF_THE_DAEMON: [&str; 5] = ["admission", "explain", "reload", "examples", "input"];
 /// Tests of those groups that are about something else.
 const OTHERS: [&str; 4] =
     ["exec/audit", "files/audit", "host-paths/own-root", "kernel/own-namespaces"];
@@ -42,7 +49,7 @@ const HEAD: &str = "\
 
 Made by `cargo xtask escapes` from the catalogue in `tests/escape/` and the logs of `cargo xtask test`: do not edit. A cell names the
 runtimes under which every test of the attack passed in that guest. A test shows that the attack works without lockc and under
-`privileged`, is refused with lockc, and that ordinary work beside it goes on. \"levels\" are `offline`, `restricted` and `baseline`;
+`privileged`, is refused with lockc, and that ordinary work beside it goes on. Tests of what the daemon decides run on 6.12 only. \"levels\" are `offline`, `restricted` and `baseline`;
 other attacks are stopped by what a policy says with the key named.
 
 ";
@@ -74,13 +81,14 @@ impl Escapes {
         let root = paths::workspace();
         let catalogue = catalogue(&root.join("tests/escape"))?;
         let mut texts = Vec::new();
-        for (name, title) in KERNELS {
-            let path = paths::target().join("test-logs").join(format!("{name}.log"));
+        for (group, title) in KERNELS {
+            let path = group.log()?;
             let text = fs::read_to_string(&path)
                 .with_context(|| format!("read {}: run cargo xtask test first", path.display()))?;
-            texts.push((title, text));
+            texts.push((title, group.runtime().unwrap_or(RUNTIMES[0].0), text));
         }
-        let logs: Vec<_> = texts.iter().map(|(title, text)| (*title, passed(text))).collect();
+        let logs: Vec<_> =
+            texts.iter().map(|(title, first, text)| (*title, passed(text, first))).collect();
         complete(&catalogue, &logs)?;
         let matrix = matrix(&catalogue, &logs)?;
         let path = root.join(DOCUMENT);
@@ -113,8 +121,8 @@ fn catalogue(directory: &Path) -> Result<BTreeMap<String, Attack>> {
 
 type Passed<'a> = BTreeMap<&'a str, BTreeSet<&'a str>>;
 
-/// Test → the runtimes it passed under, from lines `ok GROUP/TEST[RUNTIME] (1.2 s)`.
-fn passed(log: &str) -> Passed<'_> {
+/// Test → the runtimes it passed under, from lines `ok GROUP/TEST[RUNTIME] (1.2 s)`; `first` is the one that is not named.
+fn passed<'a>(log: &'a str, first: &'a str) -> Passed<'a> {
     let mut passed = Passed::new();
     for line in log.lines() {
         let Some(name) = line.strip_prefix("ok ").and_then(|rest| rest.split(' ').next()) else {
@@ -122,7 +130,7 @@ fn passed(log: &str) -> Passed<'_> {
         };
         let (test, runtime) = match name.split_once('[') {
             Some((test, runtime)) => (test, runtime.trim_end_matches(']')),
-            None => (name, RUNTIMES[0].0),
+            None => (name, first),
         };
         passed.entry(test).or_default().insert(runtime);
     }
@@ -177,15 +185,27 @@ fn matrix(catalogue: &BTreeMap<String, Attack>, logs: &[(&str, Passed<'_>)]) -> 
     Ok(out)
 }
 
-/// The runtimes under which all tests of the attack passed, as far as they are run with more than one.
+/// The runtimes under which all tests of the attack passed, as far as they are run with more than one, and run in
+/// that guest.
 fn cell(attack: &Attack, log: &Passed<'_>) -> String {
-    let Some(ran) =
-        attack.tests.iter().map(|test| log.get(test.as_str())).collect::<Option<Vec<_>>>()
-    else {
+    let is_daemons = |test: &str| {
+        OF_THE_DAEMON.contains(&test.split('/').next().unwrap_or_default())
+            && !log.keys().any(|ran| is_of_the_same_group(ran, test))
+    };
+    let wanted: Vec<_> = attack.tests.iter().filter(|test| !is_daemons(test)).collect();
+    if wanted.is_empty() {
+        return "as on 6.12".to_owned();
+    }
+    let ran = wanted.into_iter().map(|test| log.get(test.as_str())).collect::<Option<Vec<_>>>();
+    let Some(ran) = ran else {
         return "not tested".to_owned();
     };
     let names = RUNTIMES.iter().filter(|(runtime, _)| ran.iter().any(|it| it.contains(runtime)));
     names.map(|(_, name)| *name).collect::<Vec<_>>().join(", ")
+}
+
+fn is_of_the_same_group(one: &str, other: &str) -> bool {
+    one.split('/').next() == other.split('/').next()
 }
 
 #[cfg(test)]
@@ -207,15 +227,20 @@ mod tests {
 
     #[test]
     fn cells_say_what_passed() {
-        let log = passed(LOG);
+        let log = passed(LOG, "runc-new");
         assert_eq!(cell(&attack(&["token/routes", "machine/calls"]), &log), "runc, crun");
         assert_eq!(cell(&attack(&["machine/calls"]), &log), "runc");
         assert_eq!(cell(&attack(&["machine/calls", "kernel/log"]), &log), "not tested");
+        // What the daemon decides is tested in another guest, or it is not: both show.
+        assert_eq!(cell(&attack(&["machine/calls", "admission/x"]), &log), "runc");
+        assert_eq!(cell(&attack(&["admission/x"]), &log), "as on 6.12");
+        let log = passed("ok admission/y (1.0 s)\n", "runc-new");
+        assert_eq!(cell(&attack(&["admission/x"]), &log), "not tested");
     }
 
     #[test]
     fn what_is_forgotten_is_named() {
-        let logs = [("6.12", passed(LOG))];
+        let logs = [("6.12", passed(LOG, "runc-new"))];
         let file = |tests: &[&str]| BTreeMap::from([("a".to_owned(), attack(tests))]);
         assert!(complete(&file(&["token/routes", "machine/calls"]), &logs).is_ok());
         let error = complete(&file(&["token/routes"]), &logs).unwrap_err().to_string();

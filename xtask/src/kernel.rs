@@ -30,8 +30,9 @@ pub(crate) enum Kernel {
 }
 
 /// A processor architecture under its many names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Architecture {
+    #[value(name = "x86_64")]
     X86_64,
     Aarch64,
 }

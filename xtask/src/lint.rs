@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::{
     artifacts::cargo,
     command, paths,
-    setup::{self, CargoDeny},
+    setup::{self, Tool},
 };
 
 /// Checks formatting, runs clippy on every crate with warnings as errors, and
@@ -33,7 +33,7 @@ impl Lint {
             ok &=
                 check(&format!("clippy of lockc-ebpf for {architecture}"), &mut ebpf(architecture));
         }
-        let deny = CargoDeny::install()?;
+        let deny = Tool::deny()?;
         ok &= check("cargo deny", deny.command().args(["check", "bans", "licenses", "sources"]));
         Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

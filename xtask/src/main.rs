@@ -14,15 +14,18 @@ mod command;
 mod cpio;
 mod demo;
 mod escapes;
+mod fuzz;
 mod guest;
 mod image;
 mod initramfs;
 mod kernel;
 mod lint;
 mod mirror;
+mod package;
 mod paths;
 mod qemu;
 mod setup;
+mod soak;
 mod tally;
 mod test;
 mod userland;
@@ -44,8 +47,11 @@ struct Cli {
 enum Verb {
     Demo(demo::Demo),
     Escapes(escapes::Escapes),
+    Fuzz(fuzz::Fuzz),
     Lint(lint::Lint),
+    Package(package::Package),
     Setup(setup::Setup),
+    Soak(soak::Soak),
     Test(test::Test),
     Vm(vm::Vm),
 }
@@ -54,8 +60,11 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Demo(demo) => demo.run(),
         Verb::Escapes(escapes) => escapes.run(),
+        Verb::Fuzz(fuzz) => fuzz.run(),
         Verb::Lint(lint) => lint.run(),
+        Verb::Package(package) => package.run(),
         Verb::Setup(setup) => setup.run(),
+        Verb::Soak(soak) => soak.run(),
         Verb::Test(test) => test.run(),
         Verb::Vm(vm) => vm.run(),
     };

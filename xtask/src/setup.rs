@@ -26,12 +26,13 @@ impl Setup {
 }
 
 /// A Debian package we need, and the file that shows it is installed.
-const NEEDED: [(&str, &str); 16] = [
+const NEEDED: [(&str, &str); 17] = [
     ("qemu-system-x86", "qemu-system-x86_64"),
     ("qemu-system-arm", "qemu-system-aarch64"),
     ("binutils", "readelf"),
     ("crun", "crun"),
     ("e2fsprogs", "mke2fs"),
+    ("g++", "c++"),
     ("gcc", "cc"),
     ("kmod", "depmod"),
     ("libc6-dev", "/usr/include/stdlib.h"),
@@ -127,21 +128,67 @@ pub(crate) fn linker() -> Result<()> {
     std::os::unix::fs::symlink(&llvm, &link)
         .with_context(|| format!("cannot link {}", link.display()))?;
     let host = host()?;
-    command::run(
-        cargo()
-            .env("LLVM_PREFIX", &prefix)
-            .env("RUSTFLAGS", format!("-C link-arg=-Wl,-rpath,{}", libraries.display()))
-            .args(["install", "bpf-linker", "--version", LINKER_VERSION, "--locked", "--force"])
-            .args(["--no-default-features", "--features", "llvm-22", "--target", &host])
-            .arg("--root")
-            .arg(&tools),
-        "building bpf-linker (about two minutes)",
-    )
+    let build = || {
+        command::run(
+            cargo()
+                .env("LLVM_PREFIX", &prefix)
+                .env("RUSTFLAGS", format!("-C link-arg=-Wl,-rpath,{}", libraries.display()))
+                .args(["install", "bpf-linker", "--version", LINKER_VERSION, "--locked", "--force"])
+                .args(["--no-default-features", "--features", "llvm-22", "--target", &host])
+                .arg("--root")
+                .arg(&tools),
+            "building bpf-linker (about two minutes)",
+        )
+    };
+    cached(&binary, LINKER_VERSION, build)
+}
+
+/// Takes a tool from this user's cache, or builds it and leaves a copy there: other clones and worktrees of the project
+/// want the same ones, and they take minutes each.
+fn cached(binary: &Path, version: &str, build: impl FnOnce() -> Result<()>) -> Result<()> {
+    let Some(copy) = in_cache(binary, version)? else { return build() };
+    if copy.is_file() {
+        paths::create_dir(binary.parent().unwrap_or(binary))?;
+        fs::copy(&copy, binary).with_context(|| format!("cannot copy {}", copy.display()))?;
+        // A copy of half a file, or for libraries that are gone, does not run.
+        if command::output(Command::new(binary).arg("--version"), "asking it").is_ok() {
+            return Ok(());
+        }
+    }
+    build()?;
+    let fresh = copy.with_extension(std::process::id().to_string());
+    let stored = fs::copy(binary, &fresh).and_then(|_| fs::rename(&fresh, &copy));
+    if let Err(error) = stored {
+        eprintln!("xtask: cannot keep {} for other clones: {error}", copy.display());
+    }
+    Ok(())
+}
+
+/// Where the cache has a tool of this version, built by this toolchain; nothing without a home.
+fn in_cache(binary: &Path, version: &str) -> Result<Option<PathBuf>> {
+    let home = env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+    let cache = env::var_os("XDG_CACHE_HOME").filter(|cache| !cache.is_empty()).map(PathBuf::from);
+    let Some(cache) = cache.or_else(|| Some(home?.join(".cache"))) else { return Ok(None) };
+    let dir = cache.join("lockc-xtask");
+    if fs::create_dir_all(&dir).is_err() {
+        return Ok(None); // a home that cannot be written
+    }
+    let rustc = |arguments: &[&str]| {
+        let mut command = Command::new("rustc");
+        command.args(arguments).current_dir(paths::workspace());
+        command::output(&mut command, "asking rustc")
+    };
+    let mut digest = paths::Digest::new();
+    for text in [version, &rustc(&["-vV"])?, &rustc(&["--print", "sysroot"])?] {
+        digest.add(text.as_bytes());
+    }
+    let name = binary.file_name().unwrap_or_default().to_string_lossy();
+    Ok(Some(dir.join(format!("{name}-{version}-{}", digest.hex()))))
 }
 
 /// The toolchain's own target, for tools that run on this machine and link its
 /// C library, unlike everything else in this workspace.
-fn host() -> Result<String> {
+pub(crate) fn host() -> Result<String> {
     let version = command::output(
         Command::new("rustc").arg("-vV").current_dir(paths::workspace()),
         "asking rustc",
@@ -164,51 +211,77 @@ pub(crate) fn youki(architecture: Architecture) -> Result<Option<(String, PathBu
     let root = paths::tools().join(&id);
     let binary = root.join("bin/youki");
     if !binary.is_file() {
-        command::run(
-            cargo()
-                .env("CARGO_PROFILE_RELEASE_STRIP", "true")
-                .args(["install", "youki", "--version", YOUKI_VERSION, "--locked", "--force"])
-                // Guests without systemd have no use for the rest.
-                .args(["--no-default-features", "--features", "v1,v2,seccomp"])
-                .args(["--target", &host])
-                .arg("--root")
-                .arg(&root),
-            "building youki (about two minutes)",
-        )?;
+        let build = || {
+            command::run(
+                cargo()
+                    .env("CARGO_PROFILE_RELEASE_STRIP", "true")
+                    .args(["install", "youki", "--version", YOUKI_VERSION, "--locked", "--force"])
+                    // Guests without systemd have no use for the rest.
+                    .args(["--no-default-features", "--features", "v1,v2,seccomp"])
+                    .args(["--target", &host])
+                    .arg("--root")
+                    .arg(&root),
+                "building youki (about two minutes)",
+            )
+        };
+        cached(&binary, YOUKI_VERSION, build)?;
     }
     Ok(Some((id, binary)))
 }
 
-const DENY_VERSION: &str = "0.20.2";
-
-/// cargo-deny under target/tools.
+/// A subcommand of cargo's under target/tools.
 #[derive(Debug)]
-pub(crate) struct CargoDeny(PathBuf);
+pub(crate) struct Tool {
+    name: &'static str,
+    version: &'static str,
+    binary: PathBuf,
+}
 
-impl CargoDeny {
+impl Tool {
+    pub(crate) fn deny() -> Result<Self> {
+        Self::install("cargo-deny", "0.20.2")
+    }
+
+    pub(crate) fn deb() -> Result<Self> {
+        Self::install("cargo-deb", "3.8.0")
+    }
+
+    pub(crate) fn generate_rpm() -> Result<Self> {
+        Self::install("cargo-generate-rpm", "0.21.1")
+    }
+
     /// Builds it unless it is there at our version.
-    pub(crate) fn install() -> Result<Self> {
+    fn install(name: &'static str, version: &'static str) -> Result<Self> {
         let tools = paths::tools();
-        let binary = tools.join("bin/cargo-deny");
-        let version = command::output(Command::new(&binary).arg("--version"), "asking cargo-deny");
-        if !version.is_ok_and(|text| text.split_whitespace().any(|word| word == DENY_VERSION)) {
+        let tool = Self { name, version, binary: tools.join("bin").join(name) };
+        if tool.is_there() {
+            return Ok(tool);
+        }
+        let build = || {
             command::run(
                 cargo()
-                    .args(["install", "cargo-deny", "--version", DENY_VERSION, "--locked"])
+                    .args(["install", name, "--version", version, "--locked"])
                     // Not optimised: fast enough, and built in less than half the time.
                     .args(["--force", "--debug"])
                     .args(["--target", &host()?])
                     .arg("--root")
                     .arg(&tools),
-                "building cargo-deny (a few minutes)",
-            )?;
-        }
-        Ok(Self(binary))
+                &format!("building {name} (a few minutes)"),
+            )
+        };
+        cached(&tool.binary, version, build)?;
+        Ok(tool)
     }
 
+    fn is_there(&self) -> bool {
+        let said = command::output(Command::new(&self.binary).arg("--version"), "asking it");
+        said.is_ok_and(|text| text.split_whitespace().any(|word| word == self.version))
+    }
+
+    /// As cargo calls it, in the workspace.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(&self.0);
-        command.current_dir(paths::workspace());
+        let mut command = Command::new(&self.binary);
+        command.current_dir(paths::workspace()).arg(self.name.trim_start_matches("cargo-"));
         command
     }
 }

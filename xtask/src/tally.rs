@@ -1,5 +1,8 @@
 //! Counts of passed and failed tests, read from what test programs print.
 
+/// Lines shown of what a failed unit test said.
+const SAID: usize = 20;
+
 /// What a group of tests came to.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
@@ -45,10 +48,23 @@ impl Tally {
         tally
     }
 
-    /// Reads `cargo test`: a `test result:` line per test program.
+    /// Reads `cargo test`: a `test result:` line per test program, and before it, between `---- NAME stdout ----` and
+    /// `stack backtrace:`, what each failed test said.
     pub(crate) fn of_cargo(text: &str) -> Self {
         let mut tally = Self { complete: true, ..Self::default() };
+        let mut said = 0;
         for line in text.lines() {
+            if line.starts_with("---- ") {
+                said = SAID;
+            } else if line == "failures:" || line == "stack backtrace:" {
+                said = 0;
+            }
+            if said > 0 {
+                said -= 1;
+                if !line.is_empty() {
+                    tally.failures.push(format!("  {line}"));
+                }
+            }
             if let Some(result) = line.strip_prefix("test result: ") {
                 let count = |what: &str| {
                     result
@@ -98,10 +114,20 @@ mod tests {
     fn cargo_output_is_counted() {
         let tally = Tally::of_cargo(
             "test argv::long ... ok\ntest argv::short ... FAILED\n\
+             failures:\n\n---- argv::short stdout ----\n\nthread 'argv::short' panicked at a.rs:1:9:\n\
+             left: 1\nstack backtrace:\n   0: f\n\nfailures:\n    argv::short\n\
              test result: FAILED. 41 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.10s\n\
              test result: ok. 8 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n",
         );
         assert_eq!((tally.passed, tally.failed), (49, 1));
-        assert_eq!(tally.failures, ["FAILED argv::short"]);
+        assert_eq!(
+            tally.failures,
+            [
+                "FAILED argv::short",
+                "  ---- argv::short stdout ----",
+                "  thread 'argv::short' panicked at a.rs:1:9:",
+                "  left: 1"
+            ]
+        );
     }
 }

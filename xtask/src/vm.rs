@@ -37,6 +37,9 @@ pub(crate) struct Vm {
     /// The guest's memory in MiB
     #[arg(long, value_name = "MIB", default_value_t = 2048)]
     memory: u32,
+    /// Build with the profile `quick`: done sooner, slower in the guest
+    #[arg(long)]
+    quick: bool,
     /// Give up after that long
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     timeout: u64,
@@ -48,7 +51,11 @@ pub(crate) struct Vm {
 impl Vm {
     pub(crate) fn run(self) -> Result<ExitCode> {
         setup::packages()?;
-        let artifacts = Artifacts::build(self.kernel.architecture())?;
+        let artifacts = Artifacts::build_for(
+            self.image,
+            self.kernel.architecture(),
+            if self.quick { "quick" } else { "release" },
+        )?;
         let run = Run {
             kernel: self.kernel,
             image: self.image,
