@@ -1,9 +1,10 @@
 //! Running programs with a deadline.
 
 use std::{
-    fmt,
-    io::{ErrorKind, Read, Write as _},
+    fmt, fs,
+    io::{self, ErrorKind, Read, Write as _},
     os::{fd::AsFd as _, unix::process::CommandExt as _},
+    path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
@@ -134,10 +135,11 @@ impl Running {
             }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
+                let threads = threads(self.pid());
                 self.kill();
                 self.collect();
                 bail!(
-                    "{}: not finished within {deadline:?}; stdout {:?}; stderr {:?}",
+                    "{}: not finished within {deadline:?}; stdout {:?}; stderr {:?}; its threads:\n{threads}",
                     self.what,
                     String::from_utf8_lossy(&self.stdout),
                     String::from_utf8_lossy(&self.stderr)
@@ -181,6 +183,22 @@ impl Drop for Running {
             self.kill();
         }
     }
+}
+
+/// Where each thread of a process is: its name, its system call, and what the kernel says that it waits for.
+fn threads(pid: Pid) -> String {
+    let list = || -> io::Result<Vec<String>> {
+        fs::read_dir(format!("/proc/{pid}/task"))?.map(|task| Ok(thread(&task?.path()))).collect()
+    };
+    list().map_or_else(|error| error.to_string(), |threads| threads.join("\n"))
+}
+
+fn thread(task: &Path) -> String {
+    let read = |name: &str| {
+        let text = fs::read_to_string(task.join(name)).unwrap_or_else(|error| error.to_string());
+        text.trim().replace('\n', " < ")
+    };
+    format!("{}: syscall {}; {}", read("comm"), read("syscall"), read("stack"))
 }
 
 /// Reads all there is; whether the pipe is at its end.
