@@ -10,7 +10,7 @@ use crate::interface::Name;
 /// What an abstract name is taken for that cannot be read.
 pub const SHIM: [u64; 2] = Name::of("/containerd-shim").0;
 
-/// Whether a socket with this name belongs to an engine or to kubelet, as does one whose name cannot be read: `parent` is the directory that it is in,
+/// Whether a socket with this name belongs to an engine, to kubelet or to lockc, as does one whose name cannot be read: `parent` is the directory that it is in,
 /// `grandparent` the one above; empty where there is none. The same with and without root, and below any
 /// directory: `/run/docker.sock`, `/run/k3s/containerd/containerd.sock`, `/run/containerd/s/HASH` of a shim,
 /// `/run/user/1000/podman/podman.sock`, `/var/lib/kubelet/pod-resources/kubelet.sock`.
@@ -25,6 +25,7 @@ pub fn is_engine_socket(name: Name, parent: Name, grandparent: Name) -> bool {
         || name == const { Name::of("dockershim.sock") }
         || name == const { Name::of("buildkitd.sock") }
         || name == const { Name::of("kubelet.sock") }
+        || name == const { Name::of("lockc.sock") }
         || is_engine_directory(parent)
         || is_engine_directory(grandparent)
 }
@@ -60,6 +61,7 @@ mod tests {
     fn sockets() {
         for path in [
             "/run/docker.sock",
+            "/run/lockc/lockc.sock",
             "/run/k3s/containerd/containerd.sock",
             "/run/containerd/containerd.sock.ttrpc",
             "/run/containerd/s/0123456789abcdef",

@@ -36,6 +36,9 @@ pub const LAYOUT_VERSION: u32 = 7;
 /// the configured default, and it is never removed.
 pub const UNATTRIBUTED: u64 = 1;
 
+/// What the record of [`UNATTRIBUTED`] counts without any task: it is never dropped, so its count may not reach 0.
+pub const UNATTRIBUTED_TASKS: u64 = 1 << 32;
+
 /// Handles with this bit belong to the self-test of one daemon process. A program
 /// ignores such a label unless it was loaded by that very process, so that the
 /// programs of a daemon that is being replaced cannot answer for the new ones.

@@ -4,17 +4,23 @@ mod adopt;
 mod clock;
 mod force;
 mod keeper;
+mod meter;
 mod mounts;
 mod notify;
 mod reconcile;
 mod registry;
 mod reload;
 mod reporter;
-pub mod status;
+mod socket;
+mod status;
 
 use std::{
-    fs, io,
-    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
+    fs::{self, Permissions},
+    io,
+    os::{
+        fd::AsFd as _,
+        unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    },
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -41,22 +47,26 @@ use crate::{
         self_test::{self, SelfTestError},
     },
     config::Config,
+    event::store::Journal,
+    state::DIRECTORY,
     watch::{gate::Gate, group::Group, runtimes::Runtimes},
 };
 
-pub use self::reload::set_log_level;
 use self::{
     adopt::{Adopter, Users},
     clock::ClockWatch,
     force::{Force, InForce},
     keeper::Keeper,
+    meter::Meter,
     mounts::MountWatch,
     reconcile::Reconciler,
     registry::Registry,
     reload::Reloader,
     reporter::Reporter,
-    status::{DIRECTORY, Status},
+    socket::Teller,
+    status::Status,
 };
+pub use self::{reload::set_log_level, status::note_error};
 
 /// How often stale registrations are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -130,7 +140,17 @@ pub fn run(config: &Config, path: &Path, signals: &Signals) -> Result<(), Daemon
     let mounts = MountWatch::new().map_err(setup("watch mounts"))?;
     let mut kernel = Kernel::load()?;
     match enforce(&mut kernel, config, &runtimes, directory) {
-        Ok(Parts { maps, in_force, keeper, reporter, registry, reconciler, mut adopter }) => {
+        Ok(Parts {
+            maps,
+            in_force,
+            meter,
+            journal,
+            keeper,
+            reporter,
+            registry,
+            reconciler,
+            mut adopter,
+        }) => {
             kernel.retire_others().map_err(LoadError::from)?;
             // Runtimes that are executed meanwhile wait, and find complete what they ask for.
             adopter.take_over(&mut kernel)?;
@@ -148,8 +168,18 @@ pub fn run(config: &Config, path: &Path, signals: &Signals) -> Result<(), Daemon
             // Before it was told to the programs for the first time nothing was contained.
             let clock = ClockWatch::new().map_err(setup("watch the clock"))?;
             clock.was_set(&maps);
-            let status = Status::new(path.to_owned());
+            let status = Arc::new(Status::new(path.to_owned()));
             status.in_force(config, runtimes.files());
+            status.attached(kernel.attached());
+            let teller = Teller {
+                status: Arc::clone(&status),
+                maps: Arc::clone(&maps),
+                labels: Arc::clone(&adopter.labels),
+                registry: Arc::clone(&registry),
+                in_force: Arc::clone(&in_force),
+                meter,
+                journal: journal.clone(),
+            };
             let mut reloader = Reloader {
                 path: path.to_owned(),
                 kernel,
@@ -160,6 +190,7 @@ pub fn run(config: &Config, path: &Path, signals: &Signals) -> Result<(), Daemon
                 runtimes,
                 in_force,
                 gate,
+                journal,
                 status,
                 leaving: Vec::new(),
                 mounts_problem: None,
@@ -173,6 +204,7 @@ pub fn run(config: &Config, path: &Path, signals: &Signals) -> Result<(), Daemon
                 );
             }
             log::info!("enforcing: {}", reloader.summary());
+            teller.start(directory, config.daemon.group).map_err(setup("start a thread"))?;
             notify::send("READY=1");
             wait(&signals.0, &changed, &clock, &mounts, &maps, &mut reloader);
             notify::send("STOPPING=1");
@@ -193,8 +225,10 @@ pub(crate) fn lock(directory: &Path) -> Result<Flock<fs::File>, DaemonError> {
     let path = directory.join("lock");
     let end = Instant::now() + LOCK_PATIENCE;
     loop {
-        fs::create_dir_all(directory).map_err(setup(format!("create {}", directory.display())))?;
-        let file = match fs::File::create(&path) {
+        make_directory(directory).map_err(setup(format!("make {}", directory.display())))?;
+        // Who can open it can hold the lock, and keep every daemon from running.
+        let file = fs::File::options().create(true).append(true).mode(0o600).open(&path);
+        let file = match file {
             // Removed with its directory, since that was made.
             Err(error) if error.kind() == io::ErrorKind::NotFound && Instant::now() < end => {
                 continue;
@@ -212,6 +246,12 @@ pub(crate) fn lock(directory: &Path) -> Result<Flock<fs::File>, DaemonError> {
     }
 }
 
+/// Whoever knows a name in it may get there, and nobody else lists it.
+fn make_directory(directory: &Path) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    fs::set_permissions(directory, Permissions::from_mode(0o711))
+}
+
 /// Whether `path` names this file.
 fn is_at(file: &fs::File, path: &Path) -> bool {
     let same = |one: fs::Metadata, other: fs::Metadata| {
@@ -224,6 +264,8 @@ fn is_at(file: &fs::File, path: &Path) -> bool {
 struct Parts {
     maps: Arc<Maps>,
     in_force: Arc<InForce>,
+    meter: Arc<Meter>,
+    journal: Journal,
     keeper: Keeper,
     reporter: Reporter,
     registry: Arc<Registry>,
@@ -253,12 +295,17 @@ fn enforce(
         runtimes: Arc::clone(runtimes),
         predecessors: Vec::new(),
     };
+    let meter = Arc::new(Meter::default());
+    let journal = Journal::start(config.events.clone(), config.daemon.group)
+        .map_err(setup("start a thread"))?;
     let keeper = Keeper::new(
         Arc::clone(&in_force),
         Arc::clone(&maps),
         labels,
         Arc::clone(runtimes),
         Arc::clone(&registry),
+        Arc::clone(&meter),
+        journal.clone(),
     );
     runtimes.scan(Some(&maps));
     self_test::run(kernel, &maps, directory)?;
@@ -267,8 +314,8 @@ fn enforce(
         // They take room, and nothing else.
         log::error!("policies of an earlier daemon stay: {error}");
     }
-    let reporter = Reporter::new(events, Arc::clone(&maps), Arc::clone(&registry));
-    Ok(Parts { maps, in_force, keeper, reporter, registry, reconciler, adopter })
+    let reporter = Reporter::new(events, Arc::clone(&maps), Arc::clone(&registry), journal.clone());
+    Ok(Parts { maps, in_force, meter, journal, keeper, reporter, registry, reconciler, adopter })
 }
 
 /// Waits for a signal to stop. Meanwhile tells the programs when the clock is set, reads the configuration again when

@@ -11,4 +11,5 @@ pub mod event;
 pub mod explain;
 pub mod policy;
 pub mod runtime;
+pub mod state;
 pub mod watch;

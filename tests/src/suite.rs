@@ -21,6 +21,7 @@ mod kernel;
 mod leaks;
 mod machine;
 mod network;
+mod operations;
 mod ordinary;
 mod own_files;
 mod package;
@@ -59,12 +60,13 @@ const KERNEL: [&[Test]; 19] = [
 ];
 
 /// Groups of the small guest that are about what the daemon decides, which is the same on every kernel.
-const DAEMON: [&[Test]; 10] = [
+const DAEMON: [&[Test]; 11] = [
     input::TESTS,
     instant::DAEMON_TESTS,
     adoption::DAEMON_TESTS,
     admission::TESTS,
     explain::TESTS,
+    operations::TESTS,
     reload::TESTS,
     scale::TESTS,
     examples::TESTS,

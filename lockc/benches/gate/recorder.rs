@@ -125,21 +125,27 @@ impl Decide for &'static Recorder {
             self.parts(tid);
         }
         if mode != Mode::Decide as u8 {
-            return Decision { allow: true, message: None };
+            return Decision::ALLOW;
         }
         let start = Instant::now();
         let examined = runtime::examine(tid, "runc", &self.config);
         self.add((name(examined.verb.as_ref()), start.elapsed()));
         ASKED.set(Some(start));
-        Decision { allow: true, message: Some((Level::Info, "answered".into())) }
+        Decision { message: Some((Level::Info, "answered".into())), ..Decision::ALLOW }
     }
 
     fn decide_late(&self, _tid: Pid) -> Decision {
-        Decision { allow: true, message: None }
+        Decision::ALLOW
     }
 
     fn trouble(&self, message: String) {
         println!("trouble: {message}");
+    }
+
+    fn answered(&self, decision: Decision, _time: Duration, _late: bool) {
+        if let Some((level, message)) = decision.message {
+            log::log!(level, "{message}");
+        }
     }
 
     fn alive(&self) {}

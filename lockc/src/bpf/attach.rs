@@ -46,6 +46,13 @@ impl Kernel {
         Ok(())
     }
 
+    /// Names of the programs that are attached, in order.
+    pub fn attached(&self) -> Vec<String> {
+        let mut names: Vec<_> = self.attached.iter().cloned().collect();
+        names.sort();
+        names
+    }
+
     /// Detaches what policies with these flags do not need, and no other policy is installed.
     pub fn detach_unneeded(&mut self, flags: u32) {
         let pins = &self.pins;

@@ -165,7 +165,8 @@ fn version(release: &str) -> Option<(u32, u32)> {
     }
 }
 
-fn release() -> String {
+/// Release of this kernel; nothing if it cannot be read.
+pub fn release() -> String {
     fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
 }
 

@@ -7,7 +7,7 @@ use aya::maps::{
 };
 use lockc_common::{
     Adoption, BY_USER, CONTAINER_ID_LEN, Container, ContainerName, Counter, InodeKey, KnownFile,
-    Label, NAME_LEN, NameEnd, Pending, RuntimeName, UNATTRIBUTED,
+    Label, NAME_LEN, NameEnd, Pending, RuntimeName, UNATTRIBUTED, UNATTRIBUTED_TASKS,
 };
 
 pub use super::policies::{CompiledPolicy, wait_for_programs};
@@ -113,8 +113,7 @@ impl Maps {
 
     /// Sets the policy of tasks that nobody registered.
     pub fn set_default(&self, policy: u32) -> Result<(), LoadError> {
-        // Never dropped, so its task count does not matter, and starts where it cannot reach 0.
-        let record = Container { policy, tasks: 1 << 32, ..Container::default() };
+        let record = Container { policy, tasks: UNATTRIBUTED_TASKS, ..Container::default() };
         lock(&self.containers)
             .insert(UNATTRIBUTED, record, 0)
             .map_err(|error| LoadError::Map { name: "CONTAINERS", reason: error.to_string() })

@@ -12,6 +12,7 @@ pub mod layout;
 pub mod load;
 pub mod maps;
 pub mod pin;
+pub mod pinned;
 mod policies;
 pub mod predecessor;
 mod recursion;

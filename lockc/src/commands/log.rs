@@ -12,6 +12,7 @@ use std::{
 };
 
 use env_logger::{Builder, Env, Target};
+use log::{Level, Record};
 
 use crate::{
     config::{Config, LogFormat},
@@ -35,15 +36,22 @@ impl Log {
         // Everything passes this filter, and the level is set apart from it, as it can change later.
         let mut builder = Builder::from_env(Env::default().default_filter_or("trace"));
         builder.target(Target::Pipe(Box::new(lines)));
+        let note = |record: &Record<'_>| {
+            if record.level() == Level::Error {
+                daemon::note_error(&one_line(&record.args().to_string()));
+            }
+        };
         match config.daemon.log_format {
             LogFormat::Text => {
-                builder.format(|out, record| {
+                builder.format(move |out, record| {
+                    note(record);
                     let message = one_line(&record.args().to_string());
                     writeln!(out, "{} {:5} {message}", out.timestamp(), record.level())
                 });
             }
             LogFormat::Json => {
-                builder.format(|out, record| {
+                builder.format(move |out, record| {
+                    note(record);
                     let line = serde_json::json!({
                         "time": out.timestamp_micros().to_string(),
                         "level": record.level().as_str(),

@@ -1,9 +1,12 @@
 //! The command line: one file per verb.
 
 mod check;
+mod events;
 mod explain;
 mod log;
+mod metrics;
 mod policy;
+mod ps;
 mod run;
 mod status;
 mod unload;
@@ -14,6 +17,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
+use jiff::Timestamp;
 
 /// Makes the containers of this node contain
 ///
@@ -30,8 +34,11 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Check(check::Check),
+    Events(events::Events),
     Explain(explain::Explain),
+    Metrics(metrics::Metrics),
     Policy(policy::Policy),
+    Ps(ps::Ps),
     Run(run::Run),
     Status(status::Status),
     Unload(unload::Unload),
@@ -42,8 +49,11 @@ pub fn main() -> ExitCode {
     let done = |()| ExitCode::SUCCESS;
     let outcome = match Cli::parse().verb {
         Verb::Check(check) => check.execute(),
+        Verb::Events(events) => events.execute().map(done),
         Verb::Explain(explain) => Ok(explain.execute()),
+        Verb::Metrics(metrics) => metrics.execute().map(done),
         Verb::Policy(policy) => policy.execute().map(done),
+        Verb::Ps(ps) => ps.execute().map(done),
         Verb::Run(run) => run.execute().map(done),
         Verb::Status(status) => status.execute(),
         Verb::Unload(unload) => unload.execute(),
@@ -54,9 +64,33 @@ pub fn main() -> ExitCode {
     })
 }
 
-#[expect(clippy::print_stderr, reason = "a command that fails says so on stderr")]
+/// How a command prints what it has found.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+enum Format {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON object
+    Json,
+}
+
 fn complain(error: &anyhow::Error) {
-    eprintln!("lockc: {error:#}");
+    note(&format!("{error:#}"));
+}
+
+#[expect(clippy::print_stderr, reason = "what does not belong to a command's output")]
+fn note(text: &str) {
+    eprintln!("lockc: {text}");
+}
+
+fn json(value: &impl serde::Serialize) -> serde_json::Result<String> {
+    Ok(serde_json::to_string_pretty(value)? + "\n")
+}
+
+/// Seconds since the epoch as RFC 3339 has it.
+fn time(seconds: u64) -> String {
+    let time = i64::try_from(seconds).ok().and_then(|it| Timestamp::from_second(it).ok());
+    time.map_or_else(|| seconds.to_string(), |time| time.to_string())
 }
 
 /// Prints to stdout. A reader that has seen enough, as `head` has, is no failure.

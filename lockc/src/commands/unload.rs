@@ -11,11 +11,9 @@ use crate::{
         predecessor::Former,
         unload::{Group, Left, Removal, holders},
     },
-    daemon::{
-        self, DaemonError,
-        status::{DIRECTORY, State},
-    },
+    daemon::{self, DaemonError},
     explain::plain,
+    state::{DIRECTORY, Query, Status, ask},
 };
 
 /// Containers that are named; of more, the number is said.
@@ -60,7 +58,8 @@ impl Unload {
 
 /// Why nothing is removed while the daemon runs.
 fn running() -> String {
-    let pid = State::read().map(|state| format!(" (pid {})", state.pid)).unwrap_or_default();
+    let pid =
+        ask::<Status>(Query::Status).map(|it| format!(" (pid {})", it.pid)).unwrap_or_default();
     format!(
         "lockc is running{pid}, nothing was removed: stop it first, with `systemctl stop lockc`, and run `lockc unload` again"
     )
@@ -298,7 +297,7 @@ removed /run/lockc (1 file)
         let run = directory.path().join("lockc");
         fs::create_dir(&run).unwrap();
         fs::write(run.join("lock"), "").unwrap();
-        fs::write(run.join("status.json"), "").unwrap();
+        fs::write(run.join("lockc.sock"), "").unwrap();
         assert_eq!(remove_directory(&run).unwrap(), 2);
         assert!(!run.exists());
         assert_eq!(remove_directory(&run).unwrap_err().path, run);

@@ -36,16 +36,25 @@ pub use self::{
     rules::MAX_RULES,
     writers::{Exposed, exposed},
 };
-use crate::policy::{
-    Level, Match, Mode, Policy,
-    admission::{Control, Handling},
+use crate::{
+    event::store::Files,
+    policy::{
+        Level, Match, Mode, Policy,
+        admission::{Control, Handling},
+    },
+    state::DIRECTORY,
 };
+
+/// `events.max_size_mib` unless it is configured: some ten thousand events in each of two files.
+const EVENTS_MIB: u64 = 2;
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// `[daemon]`.
     pub daemon: Daemon,
+    /// `[events]`: where events are kept.
+    pub events: Files,
     /// `[[runtime]]`, in order. Without any, the built-in list applies.
     pub runtimes: Vec<Runtime>,
     /// `[default]`.
@@ -67,6 +76,8 @@ pub struct Daemon {
     pub on_error: OnError,
     /// How long a runtime may wait for its answer.
     pub decision_timeout: Duration,
+    /// Id of the group whose members may ask what lockc knows, beside root.
+    pub group: Option<u32>,
 }
 
 /// `daemon.log_format`.
@@ -187,6 +198,11 @@ impl Default for Config {
                 log_format: LogFormat::Text,
                 on_error: OnError::Default,
                 decision_timeout: Duration::from_secs(2),
+                group: None,
+            },
+            events: Files {
+                file: Path::new(DIRECTORY).join("events.jsonl"),
+                max_size: EVENTS_MIB << 20,
             },
             runtimes: vec![
                 runtime(

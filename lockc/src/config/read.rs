@@ -1,6 +1,10 @@
 //! From TOML to [`Config`], with all problems at once: everything but rules and policies.
 
-use std::{collections::BTreeMap, ops::Range, time::Duration};
+use std::{
+    collections::BTreeMap,
+    ops::{Range, RangeInclusive},
+    time::Duration,
+};
 
 use lockc_common::NAME_LEN;
 use log::LevelFilter;
@@ -11,8 +15,9 @@ use super::{
     names::name_patterns,
     problem::suggest,
     reader::{Reader, Value, integer},
+    users::GROUP,
 };
-use crate::policy::Mode;
+use crate::{event::store::Files, policy::Mode};
 
 /// Most `[[runtime]]` tables, and most paths in one of them.
 const MAX_RUNTIMES: usize = 64;
@@ -23,7 +28,10 @@ pub(super) const MODES: [(&str, Mode); 2] = [("enforce", Mode::Enforce), ("audit
 /// Least and most milliseconds of `daemon.decision_timeout_ms`. Less would answer
 /// before a slow disk has read a bundle; more would stall container engines, whose
 /// own time-outs are of this order.
-const TIMEOUT_MS: std::ops::RangeInclusive<u64> = 50..=60_000;
+const TIMEOUT_MS: RangeInclusive<u64> = 50..=60_000;
+
+/// Least and most of `events.max_size_mib`.
+const SIZE_MIB: RangeInclusive<u64> = 1..=1024;
 
 /// What comes of reading.
 #[derive(Debug)]
@@ -47,8 +55,11 @@ pub(super) fn read(sources: &[Source]) -> Outcome {
 
 impl Reader {
     fn config(&mut self, table: &DeTable<'_>) -> Config {
-        self.check_keys(table, "", &["daemon", "runtime", "default", "rule", "policy"]);
+        self.check_keys(table, "", &["daemon", "events", "runtime", "default", "rule", "policy"]);
         let mut config = Config::default();
+        if let Some(events) = self.table(table, "events") {
+            self.events(events, &mut config.events);
+        }
         if let Some(daemon) = self.table(table, "daemon") {
             self.daemon(daemon, &mut config);
         }
@@ -114,7 +125,7 @@ impl Reader {
     }
 
     fn daemon(&mut self, table: &DeTable<'_>, config: &mut Config) {
-        let keys = ["log_level", "log_format", "on_error", "decision_timeout_ms"];
+        let keys = ["log_level", "log_format", "on_error", "decision_timeout_ms", "group"];
         self.check_keys(table, "daemon", &keys);
         let levels = [
             ("off", LevelFilter::Off),
@@ -136,22 +147,68 @@ impl Reader {
         if let Some(on_error) = self.choice(table, "on_error", &on_error) {
             daemon.on_error = on_error;
         }
-        if let Some(value) = table.get("decision_timeout_ms") {
-            match integer(value) {
-                Some(ms) if TIMEOUT_MS.contains(&ms) => {
-                    daemon.decision_timeout = Duration::from_millis(ms);
-                }
-                Some(_) => self.problem(
-                    value.span(),
-                    format!(
-                        "`decision_timeout_ms` must be from {} to {}",
-                        TIMEOUT_MS.start(),
-                        TIMEOUT_MS.end()
-                    ),
-                ),
-                None => self.wrong_type(value, "decision_timeout_ms", "a number"),
-            }
+        if let Some(value) = table.get("group") {
+            daemon.group = self.group(value);
         }
+        if let Some(ms) = self.number(table, "decision_timeout_ms", &TIMEOUT_MS) {
+            daemon.decision_timeout = Duration::from_millis(ms);
+        }
+    }
+
+    fn events(&mut self, table: &DeTable<'_>, events: &mut Files) {
+        self.check_keys(table, "events", &["file", "max_size_mib"]);
+        if let Some(value) = table.get("file")
+            && let Some(path) = self.plain_path(value, "file", "file")
+        {
+            if path.ends_with('/') {
+                self.problem(value.span(), format!("`{}` is a directory", path.escape_debug()));
+            }
+            events.file = path.into();
+        }
+        if let Some(size) = self.number(table, "max_size_mib", &SIZE_MIB) {
+            events.max_size = size << 20;
+        }
+    }
+
+    fn number(
+        &mut self,
+        table: &DeTable<'_>,
+        key: &str,
+        range: &RangeInclusive<u64>,
+    ) -> Option<u64> {
+        let value = table.get(key)?;
+        match integer(value) {
+            Some(number) if range.contains(&number) => return Some(number),
+            Some(_) => {
+                let message = format!("`{key}` must be from {} to {}", range.start(), range.end());
+                self.problem(value.span(), message);
+            }
+            None => self.wrong_type(value, key, "a number"),
+        }
+        None
+    }
+
+    /// A group that is not there is nobody: lockc must start all the same.
+    fn group(&mut self, value: &Value<'_>) -> Option<u32> {
+        if let Some(gid) = integer(value) {
+            let gid = u32::try_from(gid).ok().filter(|gid| *gid != u32::MAX);
+            if gid.is_none() {
+                self.problem(value.span(), "`group` is too large for a group id");
+            }
+            return gid;
+        }
+        let Some(name) = value.get_ref().as_str() else {
+            self.wrong_type(value, "group", "the name of a group or its id");
+            return None;
+        };
+        let found = self.groups.id(name);
+        if found.is_none() {
+            let message = format!("no group is named `{}` in {GROUP}", name.escape_debug());
+            let help =
+                "only root can ask what lockc knows; `groupadd --system` adds a group".to_owned();
+            self.problems.push(Problem::warning(value.span(), message).help(Some(help)));
+        }
+        found
     }
 
     fn runtime(&mut self, table: &DeTable<'_>, span: Range<usize>, built_in: &[String]) -> Runtime {
@@ -205,14 +262,23 @@ impl Reader {
     }
 
     fn state_directory(&mut self, value: &Value<'_>) -> Option<String> {
-        let DeValue::String(path) = value.get_ref() else {
+        if value.get_ref().as_str().is_none() {
             self.wrong_type(value, "state", "a list of directories");
+            return None;
+        }
+        self.plain_path(value, "state", "directory")
+    }
+
+    /// The path of something of `kind`.
+    fn plain_path(&mut self, value: &Value<'_>, key: &str, kind: &str) -> Option<String> {
+        let DeValue::String(path) = value.get_ref() else {
+            self.wrong_type(value, key, "a path in quotes");
             return None;
         };
         let is_plain = path.starts_with('/') && path.len() < 4096 && !path.contains('\0');
         if !is_plain || expand::components(path).any(|part| part == "..") {
             let message = format!(
-                "directory `{}` must be an absolute path of less than 4096 bytes, without `..`",
+                "{kind} `{}` must be an absolute path of less than 4096 bytes, without `..`",
                 path.escape_debug()
             );
             self.problem(value.span(), message);

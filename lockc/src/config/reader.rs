@@ -7,7 +7,11 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{Problem, problem::suggest, users::Users};
+use super::{
+    Problem,
+    problem::suggest,
+    users::{Groups, Users},
+};
 
 pub(super) type Value<'t> = Spanned<DeValue<'t>>;
 
@@ -18,6 +22,7 @@ pub(super) struct Reader {
     /// Globs of runtimes that are not built in.
     pub(super) runtime_globs: Vec<(String, Range<usize>)>,
     pub(super) users: Users,
+    pub(super) groups: Groups,
 }
 
 impl Reader {

@@ -95,6 +95,7 @@ fn every_key_counts() {
         log_format = "json"
         on_error = "deny"
         decision_timeout_ms = 0x64
+        group = 0
 
         [[runtime]]
         name = "runsc"
@@ -119,6 +120,7 @@ fn every_key_counts() {
             log_format: LogFormat::Json,
             on_error: OnError::Deny,
             decision_timeout: Duration::from_millis(100),
+            group: Some(0),
         }
     );
     let [runtime] = &config.runtimes[..] else { panic!("the list is replaced as a whole") };

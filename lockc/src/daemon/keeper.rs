@@ -5,6 +5,7 @@ use std::{
     os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use lockc_common::{State, UNATTRIBUTED};
@@ -13,11 +14,13 @@ use nix::unistd::{Pid, Uid};
 
 use super::{
     force::{Force, InForce},
+    meter::Meter,
     notify,
     registry::{Origin, Registry},
 };
 use crate::{
     bpf::{calls, labels::Labels, maps::Maps},
+    event::{record::Record, store::Journal},
     policy::{Decision as PolicyDecision, admission::Finding},
     runtime::{
         self,
@@ -37,6 +40,8 @@ pub(super) struct Keeper {
     labels: Arc<Labels>,
     runtimes: Arc<Runtimes>,
     registry: Arc<Registry>,
+    meter: Arc<Meter>,
+    journal: Journal,
 }
 
 /// A task at the gate.
@@ -54,6 +59,34 @@ struct Visitor<'a> {
     force: Arc<Force>,
 }
 
+impl Visitor<'_> {
+    /// Without a registration the default policy would apply, which may be looser than what was
+    /// decided: the container does not start.
+    fn refuse(&self, why: &str) -> Decision {
+        self.deny(LogLevel::Error, why)
+    }
+
+    fn deny(&self, level: LogLevel, why: &str) -> Decision {
+        let message =
+            format!("denied start runtime={} pid={}: {why}", self.path.display(), self.tid);
+        Decision {
+            allow: false,
+            message: Some((level, message)),
+            event: Some(self.start("denied", why.to_owned())),
+        }
+    }
+
+    /// The event of its start.
+    fn start(&self, verdict: &str, why: String) -> Box<Record> {
+        let thread = u32::try_from(self.tid).unwrap_or(0);
+        let mut event = Record::now(verdict, "start");
+        (event.pid, event.tid) = (thread, thread);
+        event.runtime = Some(self.path.to_string_lossy().into_owned());
+        event.why = Some(why);
+        Box::new(event)
+    }
+}
+
 impl Keeper {
     pub(super) fn new(
         in_force: Arc<InForce>,
@@ -61,8 +94,10 @@ impl Keeper {
         labels: Arc<Labels>,
         runtimes: Arc<Runtimes>,
         registry: Arc<Registry>,
+        meter: Arc<Meter>,
+        journal: Journal,
     ) -> Self {
-        Self { in_force, maps, labels, runtimes, registry }
+        Self { in_force, maps, labels, runtimes, registry, meter, journal }
     }
 
     fn carry_out(&self, visitor: &Visitor<'_>, action: Action) -> Decision {
@@ -85,6 +120,11 @@ impl Keeper {
                 let decision = PolicyDecision::fallback(&visitor.force.config, why.clone());
                 let mut answer = self.create(visitor, None, &decision, &[], 0);
                 if answer.allow {
+                    let mut event = visitor.start("allowed", why.clone());
+                    "unattributed".clone_into(&mut event.container);
+                    event.policy.clone_from(&decision.policy);
+                    event.mode = Some(decision.mode.name().to_owned());
+                    answer.event = Some(event);
                     answer.message = Some((
                         LogLevel::Warn,
                         format!(
@@ -97,18 +137,8 @@ impl Keeper {
                 }
                 answer
             }
-            Action::Keep => Decision { allow: true, message: None },
-            Action::Deny { why } => Decision {
-                allow: false,
-                message: Some((
-                    LogLevel::Warn,
-                    format!(
-                        "denied start runtime={} pid={}: {why}",
-                        visitor.path.display(),
-                        visitor.tid
-                    ),
-                )),
-            },
+            Action::Keep => Decision::ALLOW,
+            Action::Deny { why } => visitor.deny(LogLevel::Warn, &why),
         }
     }
 
@@ -121,10 +151,10 @@ impl Keeper {
         flags: u32,
     ) -> Decision {
         let Some(policy) = visitor.force.id(&decision.policy, decision.mode) else {
-            return refuse(visitor, "its policy is not installed");
+            return visitor.refuse("its policy is not installed");
         };
         let Some(handle) = self.registry.admit(visitor.owner) else {
-            return refuse(visitor, "its user has too many containers");
+            return visitor.refuse("its user has too many containers");
         };
         calls::add_container(
             visitor.tid,
@@ -136,30 +166,35 @@ impl Keeper {
         );
         if !self.is_registered(visitor, handle) {
             self.registry.forget(handle);
-            return refuse(visitor, "the kernel did not take up its registration");
+            return visitor.refuse("the kernel did not take up its registration");
         }
         let Some((key, origin)) = named else {
-            return Decision { allow: true, message: None };
+            return Decision::ALLOW;
         };
         if let Err(error) = self.maps.name_container(handle, key.owner.as_raw(), key.id.as_bytes())
         {
             // Only messages suffer.
             log::error!("{error}");
         }
+        let why = format!("{}{}", decision.why, audited(findings));
+        let mut event = visitor.start("allowed", why.clone());
+        event.container = key.id.to_string();
+        event.policy.clone_from(&decision.policy);
+        event.mode = Some(decision.mode.name().to_owned());
+        origin.describe(&mut event);
         self.registry.insert(key.clone(), handle, Some(origin));
         Decision {
             allow: true,
+            event: Some(event),
             message: Some((
                 if findings.is_empty() { LogLevel::Info } else { LogLevel::Warn },
                 format!(
-                    "registered container={} policy={} mode={} runtime={} pid={}: {}{}",
+                    "registered container={} policy={} mode={} runtime={} pid={}: {why}",
                     key.id,
                     decision.policy,
                     decision.mode,
                     visitor.path.display(),
                     visitor.tid,
-                    decision.why,
-                    audited(findings)
                 ),
             )),
         }
@@ -178,9 +213,9 @@ impl Keeper {
         };
         // The container may have ended between the look-up and the call.
         if register(handle) || register(UNATTRIBUTED) {
-            return Decision { allow: true, message: None };
+            return Decision::ALLOW;
         }
-        refuse(visitor, "the kernel did not take up its registration")
+        visitor.refuse("the kernel did not take up its registration")
     }
 
     fn is_registered(&self, visitor: &Visitor<'_>, handle: u64) -> bool {
@@ -203,18 +238,6 @@ fn audited(findings: &[Finding]) -> String {
     format!("; admitted in spite of {}", found.join(", "))
 }
 
-/// Without a registration the default policy would apply, which may be looser than what was
-/// decided: the container does not start.
-fn refuse(visitor: &Visitor<'_>, why: &str) -> Decision {
-    Decision {
-        allow: false,
-        message: Some((
-            LogLevel::Error,
-            format!("denied start runtime={} pid={}: {why}", visitor.path.display(), visitor.tid),
-        )),
-    }
-}
-
 /// A file that has been replaced since it was marked: its name must do.
 fn unknown_runtime(exe: BorrowedFd<'_>) -> (String, PathBuf) {
     let link = format!("/proc/self/fd/{}", exe.as_raw_fd());
@@ -230,19 +253,20 @@ impl Decide for Keeper {
         let is = |state| label.as_ref().is_some_and(|label| label.state == state as u32);
         if is(State::Contained) {
             // A runtime inside a container: nothing that it says counts, its label stays.
-            return Decision { allow: true, message: None };
+            return Decision::ALLOW;
         }
         let force = self.in_force.get();
         let examined = runtime::examine(tid, &name, &force.config);
         let caller = match examined.caller {
             Ok(Some(caller)) => caller,
             // `runc init`: it keeps the label that it has.
-            Ok(None) => return Decision { allow: true, message: None },
+            Ok(None) => return Decision::ALLOW,
             Err(error) => {
                 // Killed meanwhile, as a rule; otherwise the kernel side knows the file.
                 return Decision {
                     allow: force.config.starts_unseen(),
                     message: Some((LogLevel::Warn, format!("{}: {error}", path.display()))),
+                    event: None,
                 };
             }
         };
@@ -251,7 +275,7 @@ impl Decide for Keeper {
             && self.registry.find(key) == label.map(|label| label.container)
         {
             // crun executes itself once more, with the same words.
-            return Decision { allow: true, message: None };
+            return Decision::ALLOW;
         }
         let visitor = Visitor {
             tid: u64::from(tid.as_raw().unsigned_abs()),
@@ -270,15 +294,29 @@ impl Decide for Keeper {
         let force = self.in_force.get();
         let allow = force.config.starts_unseen();
         let outcome = if allow { "it gets the default policy" } else { "denied" };
+        let timeout = force.config.daemon.decision_timeout.as_millis();
+        let mut event = Record::now(if allow { "allowed" } else { "denied" }, "start");
+        event.tid = tid.as_raw().unsigned_abs();
+        event.pid = event.tid;
+        event.why = Some(format!("no decision within {timeout} ms: {outcome}"));
         Decision {
             allow,
             message: Some((
                 LogLevel::Error,
-                format!(
-                    "no decision about thread {tid} within {} ms: {outcome}",
-                    force.config.daemon.decision_timeout.as_millis()
-                ),
+                format!("no decision about thread {tid} within {timeout} ms: {outcome}"),
             )),
+            event: Some(Box::new(event)),
+        }
+    }
+
+    fn answered(&self, decision: Decision, time: Duration, late: bool) {
+        let Decision { allow, message, event } = decision;
+        self.meter.count(time, allow, late);
+        if let Some((level, message)) = message {
+            log::log!(level, "{message}");
+        }
+        if let Some(event) = event {
+            self.journal.keep(event);
         }
     }
 

@@ -18,8 +18,14 @@ use nix::{
 use crate::{
     bpf::{calls, maps::Maps},
     config::Config,
+    event::record::Record,
     policy::{self, Decision, Subject},
-    runtime::{caller, cmdline::ContainerId, engine::Identity, plan::ContainerKey},
+    runtime::{
+        caller,
+        cmdline::ContainerId,
+        engine::{Fact, Identity},
+        plan::ContainerKey,
+    },
 };
 
 /// Containers of this node, by key and by handle.
@@ -123,6 +129,15 @@ impl Origin {
     /// Bytes that it takes, roughly.
     fn size(&self) -> usize {
         size_of::<Self>() + self.runtime.len() + self.identity.size()
+    }
+
+    /// Says who the container is, as far as that is known.
+    pub(super) fn describe(&self, event: &mut Record) {
+        let Identity { engine, container, image, .. } = &self.identity;
+        let value = |fact: &Option<Fact<String>>| fact.as_ref().map(|fact| fact.value.clone());
+        event.engine = Some(engine.value.name().to_owned());
+        event.name = value(container);
+        event.image = value(image);
     }
 
     /// Decides again.
@@ -271,7 +286,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::runtime::engine::{Engine, Fact};
+    use crate::runtime::engine::Engine;
 
     fn origin(owner: u32, len: usize) -> Arc<Origin> {
         let fact = Fact { value: "x".repeat(len), source: String::new(), trusted: false };

@@ -25,6 +25,7 @@ use super::{
 use crate::{
     bpf::{Kernel, LoadError, calls, maps::Maps},
     config::{Checked, Config, DROP_INS},
+    event::store::Journal,
     policy::Mode,
     watch::{config::ConfigWatch, gate::Gate, runtimes::Runtimes},
 };
@@ -46,7 +47,8 @@ pub(super) struct Reloader {
     pub(super) runtimes: Arc<Runtimes>,
     pub(super) in_force: Arc<InForce>,
     pub(super) gate: Arc<Gate<Keeper>>,
-    pub(super) status: Status,
+    pub(super) journal: Journal,
+    pub(super) status: Arc<Status>,
     /// Earlier ones that a decision under way may still go by.
     pub(super) leaving: Vec<Arc<Force>>,
     /// Why host paths could not follow the last change of what is mounted.
@@ -82,6 +84,7 @@ impl Reloader {
         self.leaving.push(current);
         self.follow();
         self.status.in_force(&self.in_force.get().config, self.runtimes.files());
+        self.status.attached(self.kernel.attached());
         log::info!(
             "configuration in force after {} ms: {}",
             start.elapsed().as_millis(),
@@ -160,10 +163,16 @@ impl Reloader {
         let force = Force::install(config, &self.maps, &mut self.kernel)?;
         // The default may be another policy; whoever has the old one as the default follows.
         let (before, after) = (current.default_id(), force.default_id());
-        if force.config.daemon.log_format != current.config.daemon.log_format {
-            log::warn!("daemon.log_format changes when lockc is restarted");
+        let (old, new) = (&current.config.daemon, &force.config.daemon);
+        for (key, has_changed) in
+            [("log_format", old.log_format != new.log_format), ("group", old.group != new.group)]
+        {
+            if has_changed {
+                log::warn!("daemon.{key} changes when lockc is restarted");
+            }
         }
         set_log_level(force.config.daemon.log_level);
+        self.journal.move_to(force.config.events.clone());
         self.gate.set_timeout(force.config.daemon.decision_timeout);
         self.in_force.replace(force);
         if before != after {
@@ -197,6 +206,7 @@ impl Reloader {
                 log::error!("policies that are not in force stay: {error}");
             }
             self.kernel.detach_unneeded(self.maps.flags_in_use());
+            self.status.attached(self.kernel.attached());
         }
     }
 

@@ -2,12 +2,15 @@
 
 use std::{io, sync::Arc, thread, time::Duration};
 
+use jiff::Timestamp;
 use lockc_common::{Event, Operation, UNATTRIBUTED};
+use log::Level;
+use nix::time::{ClockId, clock_gettime};
 
 use super::registry::Registry;
 use crate::{
     bpf::{events::Events, maps::Maps},
-    event::{self, Names},
+    event::{self, Names, record::Record, store::Journal},
 };
 
 /// Longest wait for events in one go.
@@ -19,36 +22,55 @@ pub(super) struct Reporter {
     events: Events,
     maps: Arc<Maps>,
     registry: Arc<Registry>,
+    journal: Journal,
 }
 
 impl Reporter {
-    pub(super) fn new(events: Events, maps: Arc<Maps>, registry: Arc<Registry>) -> Self {
-        Self { events, maps, registry }
+    pub(super) fn new(
+        events: Events,
+        maps: Arc<Maps>,
+        registry: Arc<Registry>,
+        journal: Journal,
+    ) -> Self {
+        Self { events, maps, registry, journal }
     }
 
     /// Starts the thread; it ends with the process.
     pub(super) fn start(self) -> io::Result<()> {
-        let Self { mut events, maps, registry } = self;
+        let Self { mut events, maps, registry, journal } = self;
         thread::Builder::new().name("events".into()).spawn(move || {
             loop {
-                events.drain(PATIENCE, |event| report(event, &maps, &registry));
+                events.drain(PATIENCE, |event| report(event, &maps, &registry, &journal));
             }
         })?;
         Ok(())
     }
 }
 
-fn report(event: &Event, maps: &Maps, registry: &Registry) {
+fn report(event: &Event, maps: &Maps, registry: &Registry, journal: &Journal) {
     if event.container & lockc_common::SELF_TEST != 0 {
         return;
     }
-    if event.operation == Operation::Gone as u32 {
-        log::debug!("{}", event::line(event, &names(event, maps, registry)));
+    let is_gone = event.operation == Operation::Gone as u32;
+    let names = names(event, maps, registry);
+    let level = if is_gone { Level::Debug } else { Level::Warn };
+    log::log!(level, "{}", event::line(event, &names));
+    let mut record = Record::of_event(event, names.container, names.policy, when(event.time));
+    if let Some(origin) = registry.origin(event.container) {
+        origin.describe(&mut record);
+    }
+    journal.keep(Box::new(record));
+    if is_gone {
         registry.forget(event.container);
         maps.forget(event.container);
-        return;
     }
-    log::warn!("{}", event::line(event, &names(event, maps, registry)));
+}
+
+/// The time of day that was `time` ns after the start of the machine.
+fn when(time: u64) -> Timestamp {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
+    let ago = now.saturating_sub(Duration::from_nanos(time));
+    Timestamp::now().checked_sub(ago).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 fn names(event: &Event, maps: &Maps, registry: &Registry) -> Names {

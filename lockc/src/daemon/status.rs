@@ -1,99 +1,126 @@
-//! What the daemon says of itself, for `lockc status`.
+//! What the daemon knows of itself, for who asks.
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    collections::VecDeque,
+    path::PathBuf,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
+};
 
-use serde::{Deserialize, Serialize};
+use crate::{
+    bpf::host,
+    config::Config,
+    state::{self, Trouble},
+};
 
-use crate::config::Config;
+/// Errors that are kept, and bytes of each.
+const ERRORS: usize = 16;
+const MAX_ERROR: usize = 1024;
 
-/// The daemon's own directory.
-pub const DIRECTORY: &str = "/run/lockc";
-/// Name of the file in it.
-const FILE: &str = "status.json";
+static LAST_ERRORS: Mutex<VecDeque<Trouble>> = Mutex::new(VecDeque::new());
 
-/// What is in force.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct State {
-    /// Process id of the daemon.
-    pub pid: u32,
-    /// The configuration's main file.
-    pub config: PathBuf,
-    /// When what is in force was read, in seconds since the epoch.
-    pub in_force_since: u64,
-    /// Why the configuration on disk is not in force; `None` if it is.
-    pub stale: Option<String>,
-    /// Name of the default policy.
-    pub default_policy: String,
-    /// Its mode.
-    pub default_mode: String,
-    /// Number of rules.
-    pub rules: usize,
-    /// Number of files that are watched as runtimes.
-    pub runtime_files: usize,
-}
-
-impl State {
-    /// What the last daemon wrote.
-    pub fn read() -> io::Result<Self> {
-        let text = fs::read(format!("{DIRECTORY}/{FILE}"))?;
-        serde_json::from_slice(&text).map_err(io::Error::other)
+/// Keeps an error that was logged.
+pub fn note_error(message: &str) {
+    let mut end = message.len().min(MAX_ERROR);
+    while !message.is_char_boundary(end) {
+        end -= 1;
     }
+    let trouble = Trouble { time: now(), message: message[..end].to_owned() };
+    let mut errors = lock(&LAST_ERRORS);
+    if errors.len() == ERRORS {
+        errors.pop_front();
+    }
+    errors.push_back(trouble);
 }
 
-/// Keeps the file.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is kept is whole between any two statements.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Seconds since the epoch.
+pub(super) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Keeps it up to date.
 #[derive(Debug)]
-pub(super) struct Status(std::sync::Mutex<State>);
+pub(super) struct Status(Mutex<state::Status>);
 
 impl Status {
     pub(super) fn new(path: PathBuf) -> Self {
-        let state = State { pid: std::process::id(), config: path, ..State::default() };
-        Self(std::sync::Mutex::new(state))
+        Self(Mutex::new(state::Status {
+            schema: state::SCHEMA,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel: host::release(),
+            pid: std::process::id(),
+            since: now(),
+            config: path,
+            ..state::Status::default()
+        }))
+    }
+
+    /// As it is now, without what others count.
+    pub(super) fn read(&self) -> state::Status {
+        let errors = lock(&LAST_ERRORS).iter().cloned().collect();
+        state::Status { errors, ..lock(&self.0).clone() }
     }
 
     /// A configuration has come into force.
     pub(super) fn in_force(&self, config: &Config, runtime_files: usize) {
-        self.change(|state| {
-            state.in_force_since = std::time::SystemTime::now()
-                .duration_since(std::time::UNIX_EPOCH)
-                .map_or(0, |since| since.as_secs());
-            state.stale = None;
-            config.default.policy.clone_into(&mut state.default_policy);
-            config.default_mode().name().clone_into(&mut state.default_mode);
-            state.rules = config.rules.len();
-            state.runtime_files = runtime_files;
-        });
+        let mut state = lock(&self.0);
+        state.in_force_since = now();
+        state.stale = None;
+        config.default.policy.clone_into(&mut state.default_policy);
+        config.default_mode().name().clone_into(&mut state.default_mode);
+        state.rules = config.rules.len();
+        state.runtime_files = runtime_files;
+    }
+
+    /// These programs are attached.
+    pub(super) fn attached(&self, hooks: Vec<String>) {
+        lock(&self.0).hooks = hooks;
     }
 
     /// The configuration on disk is the one in force.
     pub(super) fn up_to_date(&self) {
-        self.change(|state| state.stale = None);
+        lock(&self.0).stale = None;
     }
 
     /// The configuration on disk cannot come into force. False if that was known.
     pub(super) fn stale(&self, problem: &str) -> bool {
-        let mut is_new = false;
-        self.change(|state| {
-            is_new = state.stale.as_deref() != Some(problem);
-            state.stale = Some(problem.to_owned());
-        });
+        let mut state = lock(&self.0);
+        let is_new = state.stale.as_deref() != Some(problem);
+        state.stale = Some(problem.to_owned());
         is_new
-    }
-
-    fn change(&self, with: impl FnOnce(&mut State)) {
-        let mut state = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        with(&mut state);
-        if let Err(error) = write(&state) {
-            // Nothing but `lockc status` depends on it.
-            log::error!("cannot write {DIRECTORY}/{FILE}: {error}");
-        }
     }
 }
 
-/// Whoever reads sees the old file or the new one.
-fn write(state: &State) -> io::Result<()> {
-    let text = serde_json::to_vec_pretty(state).map_err(io::Error::other)?;
-    let new = format!("{DIRECTORY}/{FILE}.new");
-    fs::write(&new, text)?;
-    fs::rename(new, format!("{DIRECTORY}/{FILE}"))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_errors_are_kept() {
+        for number in 0..=ERRORS {
+            note_error(&format!("error {number} {}", "ä".repeat(MAX_ERROR)));
+        }
+        let errors = Status::new(PathBuf::new()).read().errors;
+        assert_eq!(errors.len(), ERRORS);
+        // Other tests may log, too.
+        let last = errors.iter().rfind(|it| it.message.starts_with("error 16 ")).unwrap();
+        assert!(last.message.len() <= MAX_ERROR && last.message.ends_with('ä'));
+        assert!(errors.iter().all(|it| !it.message.starts_with("error 0 ")));
+    }
+
+    #[test]
+    fn a_problem_is_new_once() {
+        let status = Status::new("/etc/lockc/lockc.toml".into());
+        assert!(status.stale("a"));
+        assert!(!status.stale("a"));
+        assert!(status.stale("b"));
+        status.in_force(&Config::default(), 3);
+        assert_eq!(status.read().stale, None);
+        assert!(status.stale("b"));
+    }
 }

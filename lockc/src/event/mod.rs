@@ -1,5 +1,8 @@
 //! What the kernel side reports, as people read it.
 
+pub mod record;
+pub mod store;
+
 use std::{
     fmt::Write as _,
     net::{IpAddr, SocketAddr},
@@ -124,7 +127,7 @@ fn escape(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    fn event() -> Event {
+    pub(super) fn event() -> Event {
         let mut event = Event {
             time: 0,
             container: 7,

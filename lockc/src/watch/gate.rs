@@ -20,6 +20,7 @@ use std::{
 use nix::unistd::Pid;
 
 use super::group::{Frozen, Group, Next};
+use crate::event::record::Record;
 
 /// Threads that answer.
 const WORKERS: usize = 4;
@@ -36,6 +37,13 @@ pub struct Decision {
     pub allow: bool,
     /// What to say about it, after the answer.
     pub message: Option<(log::Level, String)>,
+    /// What to keep of it, after the answer.
+    pub event: Option<Box<Record>>,
+}
+
+impl Decision {
+    /// It goes on, and there is nothing to say.
+    pub const ALLOW: Self = Self { allow: true, message: None, event: None };
 }
 
 /// Who decides.
@@ -44,6 +52,9 @@ pub trait Decide: Send + Sync + 'static {
     fn decide(&self, tid: Pid, exe: BorrowedFd<'_>) -> Decision;
     /// Decides without looking, when [`Decide::decide`] has taken too long.
     fn decide_late(&self, tid: Pid) -> Decision;
+    /// A task was answered `time` after it was taken; `late` if that was at the deadline, or without a look. What there is
+    /// to say about it is said now.
+    fn answered(&self, decision: Decision, time: Duration, late: bool);
     /// The group reported an error, or lost events.
     fn trouble(&self, message: String);
     /// Called every [`Gate::start`]'s `pulse`, as long as the gate answers.
@@ -60,6 +71,7 @@ enum Sight {
 struct Ticket {
     tid: Pid,
     exe: Arc<OwnedFd>,
+    since: Instant,
     deadline: Instant,
 }
 
@@ -189,8 +201,8 @@ impl<D: Decide> Gate<D> {
         let Frozen { tid, exe } = frozen;
         let exe = Arc::new(exe);
         let number = self.next_ticket.fetch_add(1, Ordering::Relaxed);
-        let ticket =
-            Ticket { tid, exe: Arc::clone(&exe), deadline: Instant::now() + self.timeout() };
+        let since = Instant::now();
+        let ticket = Ticket { tid, exe: Arc::clone(&exe), since, deadline: since + self.timeout() };
         {
             let mut table = self.table();
             let is_next = table.tickets.values().all(|other| ticket.deadline < other.deadline);
@@ -211,7 +223,7 @@ impl<D: Decide> Gate<D> {
         };
         drop(table);
         self.answer(&ticket, &decision);
-        say(decision);
+        self.decide.answered(decision, ticket.since.elapsed(), sight == Sight::None);
         true
     }
 
@@ -293,12 +305,13 @@ impl<D: Decide> Gate<D> {
             drop(table);
             let decision = self.decide.decide_late(ticket.tid);
             self.answer(&ticket, &decision);
+            let time = ticket.since.elapsed();
             if let Some(sight) = replacement
                 && let Err(error) = self.spawn_worker(sight)
             {
                 self.decide.trouble(format!("cannot start a thread: {error}"));
             }
-            say(decision);
+            self.decide.answered(decision, time, true);
             table = self.table();
         }
     }
@@ -306,12 +319,6 @@ impl<D: Decide> Gate<D> {
 
 fn millis(timeout: Duration) -> u64 {
     u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn say(decision: Decision) {
-    if let Some((level, message)) = decision.message {
-        log::log!(level, "{message}");
-    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::{
 use lockc_common::KnownFile;
 use nix::fcntl::OFlag;
 
-use crate::{config::drop_in_directory, daemon::status::DIRECTORY};
+use crate::{config::drop_in_directory, state::DIRECTORY};
 
 /// The files and directories by their real paths, each with its kind, a constant of [`KnownFile`]: the configuration at
 /// `config` with the directory that it is in, its drop-ins, what is in `/run`, the binary, and the directories above.

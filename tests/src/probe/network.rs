@@ -1,6 +1,7 @@
 //! Ways to reach someone by a socket.
 
 use std::{
+    io::{Read as _, Write as _},
     net::{Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, TcpListener, TcpStream, UdpSocket},
     os::{
         fd::AsRawFd as _,
@@ -38,6 +39,7 @@ pub(super) fn verb(verb: &str, args: &[&str]) -> Option<Outcome> {
         ("listen-anywhere", []) => listen_anywhere(),
         ("socket", [family, kind, protocol]) => any_socket(family, kind, protocol),
         ("mark", []) => mark(),
+        ("unix-ask", [path, line]) => unix_ask(path, line),
         ("unix-to", [path]) => UnixStream::connect(path).step("connect").map(done),
         ("abstract-to", [name]) => abstract_to(name),
         ("own-unix", [path]) => own_unix(path),
@@ -108,6 +110,16 @@ fn any_socket(family: &str, kind: &str, protocol: &str) -> Outcome {
 fn mark() -> Outcome {
     let socket = UdpSocket::bind("0.0.0.0:0").step("bind")?;
     setsockopt(&socket, sockopt::Mark, &1).step("setsockopt").map(done)
+}
+
+/// How many bytes are answered to a line.
+fn unix_ask(path: &str, line: &str) -> Outcome {
+    let mut stream = UnixStream::connect(path).step("connect")?;
+    let mut answer = Vec::new();
+    // One who does not want to answer closes it at any time.
+    let _ = stream.write_all(format!("{line}\n").as_bytes());
+    let _ = stream.read_to_end(&mut answer);
+    Ok(format!("{} bytes", answer.len()))
 }
 
 fn abstract_to(name: &str) -> Outcome {

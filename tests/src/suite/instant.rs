@@ -219,7 +219,8 @@ fn new_runtimes(context: &Context) -> Result<()> {
     lockc.kill();
     let runtime = context.runtime();
     let binary = &runtime.binary;
-    let (known, other) = (context.node_bin().join("runc-new"), context.scratch().join("of-no-known-name"));
+    let (known, other) =
+        (context.node_bin().join("runc-new"), context.scratch().join("of-no-known-name"));
     for path in [&known, &other] {
         fs::copy(binary, path).with_context(|| format!("copy to {}", path.display()))?;
     }

@@ -10,33 +10,49 @@ use std::{
 use super::*;
 
 const PULSE: Duration = Duration::from_millis(20);
+/// Longer than a busy machine keeps a thread waiting that has something to do.
+const SECONDS: Duration = Duration::from_secs(3);
 
 /// Holds every decision until the test says what it is.
 struct Scripted {
     asked: Mutex<Sender<Pid>>,
     replies: Mutex<Receiver<bool>>,
     late: AtomicU64,
+    /// In time, and late.
+    answers: [AtomicU64; 2],
     beats: AtomicU64,
+    troubles: Mutex<Vec<String>>,
 }
 
 impl Decide for Arc<Scripted> {
     fn decide(&self, tid: Pid, _exe: BorrowedFd<'_>) -> Decision {
         self.asked.lock().unwrap().send(tid).unwrap();
         let allow = self.replies.lock().unwrap().recv().unwrap_or(true);
-        Decision { allow, message: None }
+        Decision { allow, ..Decision::ALLOW }
     }
 
     fn decide_late(&self, _tid: Pid) -> Decision {
         self.late.fetch_add(1, Ordering::SeqCst);
-        Decision { allow: true, message: None }
+        Decision::ALLOW
     }
 
     fn trouble(&self, message: String) {
-        panic!("{message}");
+        // Not a panic: this thread is one of the gate's, which everybody would wait for.
+        self.troubles.lock().unwrap().push(message);
+    }
+
+    fn answered(&self, _decision: Decision, _time: Duration, late: bool) {
+        self.answers[usize::from(late)].fetch_add(1, Ordering::SeqCst);
     }
 
     fn alive(&self) {
         self.beats.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Scripted {
+    fn answers(&self) -> [u64; 2] {
+        self.answers.each_ref().map(|count| count.load(Ordering::SeqCst))
     }
 }
 
@@ -52,10 +68,12 @@ struct Setup {
 impl Drop for Setup {
     fn drop(&mut self) {
         self.gate.stop();
+        let troubles = self.scripted.troubles.lock().unwrap();
+        assert!(thread::panicking() || troubles.is_empty(), "{troubles:?}");
     }
 }
 
-fn setup(timeout: Duration) -> Setup {
+fn setup(timeout: Duration, pulse: Option<Duration>) -> Setup {
     let directory = tempfile::tempdir().unwrap();
     let program = directory.path().join("runtime");
     fs::copy("/bin/true", &program).unwrap();
@@ -68,9 +86,11 @@ fn setup(timeout: Duration) -> Setup {
         asked: Mutex::new(ask),
         replies: Mutex::new(reply),
         late: AtomicU64::new(0),
+        answers: Default::default(),
         beats: AtomicU64::new(0),
+        troubles: Mutex::default(),
     });
-    let gate = Gate::start(group, Arc::clone(&scripted), timeout, Some(PULSE)).unwrap();
+    let gate = Gate::start(group, Arc::clone(&scripted), timeout, pulse).unwrap();
     Setup { _directory: directory, program, gate, scripted, asked, replies }
 }
 
@@ -93,7 +113,7 @@ fn until(what: &str, condition: impl Fn() -> bool) {
 
 #[test]
 fn allows_and_denies_as_decided() {
-    let s = setup(PATIENCE);
+    let s = setup(PATIENCE, None);
     for (reply, code) in [(true, 0), (false, 126)] {
         let mut child = start(&s.program);
         s.asked.recv_timeout(PATIENCE).unwrap();
@@ -101,17 +121,19 @@ fn allows_and_denies_as_decided() {
         assert_eq!(child.wait().unwrap().code(), Some(code));
     }
     assert_eq!(s.scripted.late.load(Ordering::SeqCst), 0);
+    until("both are counted", || s.scripted.answers() == [2, 0]);
 }
 
 #[test]
 fn watchdog_answers_for_stuck_threads_and_replaces_them() {
-    let s = setup(Duration::from_millis(100));
+    let s = setup(Duration::from_millis(100), None);
     // More than there are workers: each is stuck for good, and every start still succeeds.
     let mut children: Vec<_> = (0..3 * WORKERS).map(|_| start(&s.program)).collect();
     for child in &mut children {
         assert!(child.wait().unwrap().success());
     }
     assert_eq!(s.scripted.late.load(Ordering::SeqCst), 3 * WORKERS as u64);
+    until("all are counted", || s.scripted.answers() == [0, 3 * WORKERS as u64]);
     // The stuck ones come back, are not missed, and the gate still answers.
     for _ in 0..3 * WORKERS {
         s.replies.send(true).unwrap();
@@ -124,7 +146,7 @@ fn watchdog_answers_for_stuck_threads_and_replaces_them() {
 
 #[test]
 fn answers_without_looking_when_too_many_are_stuck() {
-    let s = setup(Duration::from_millis(20));
+    let s = setup(Duration::from_millis(20), None);
     let mut children: Vec<_> = (0..MAX_STUCK + 2 * WORKERS).map(|_| start(&s.program)).collect();
     for child in &mut children {
         assert!(child.wait().unwrap().success());
@@ -137,7 +159,7 @@ fn answers_without_looking_when_too_many_are_stuck() {
 
 #[test]
 fn a_task_killed_while_frozen_holds_nobody_up() {
-    let s = setup(PATIENCE);
+    let s = setup(PATIENCE, None);
     let mut killed = start(&s.program);
     s.asked.recv_timeout(PATIENCE).unwrap();
     killed.kill().unwrap();
@@ -150,7 +172,7 @@ fn a_task_killed_while_frozen_holds_nobody_up() {
 
 #[test]
 fn the_pulse_goes_on_with_and_without_work() {
-    let s = setup(Duration::from_millis(100));
+    let s = setup(SECONDS, Some(PULSE));
     let beats = || s.scripted.beats.load(Ordering::SeqCst);
     until("a pulse without work", || beats() > 2);
     let mut child = start(&s.program);
@@ -164,7 +186,7 @@ fn the_pulse_goes_on_with_and_without_work() {
 
 #[test]
 fn the_pulse_ends_when_nobody_takes_a_start() {
-    let s = setup(PATIENCE);
+    let s = setup(PATIENCE, Some(PULSE));
     let idle = Look { at: Instant::now(), waiting: false, taken: 0 };
     let stuck = Look { waiting: true, ..idle };
     assert!(!stuck.is_as(&idle) && !idle.is_as(&stuck));

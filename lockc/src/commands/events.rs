@@ -1,0 +1,240 @@
+//! `lockc events`: what happened.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    thread,
+    time::Duration,
+};
+
+use anstyle::{AnsiColor, Style};
+use anyhow::{Context as _, Result};
+use jiff::{SignedDuration, Timestamp};
+
+use super::Format;
+use crate::{
+    config::{self, Config},
+    event::{record::Record, store::Reader},
+    explain::plain,
+};
+
+/// How often it is looked whether there is more.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Shows what was denied or audited, and starts and ends of containers.
+///
+/// Events are kept in a file, see `events.file` in docs/configuration.md: they outlive the daemon, which need not run.
+/// Needs root, or membership of the group that `daemon.group` names.
+#[derive(Debug, clap::Args)]
+pub(super) struct Events {
+    /// Waits for more
+    #[arg(long, short)]
+    follow: bool,
+    /// Only what is later: a time as `2026-01-31T12:00:00Z`, or how long ago, as `90m` or `1h 30m`
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    since: Option<Timestamp>,
+    /// Only of the container with this name, or whose id begins so
+    #[arg(long, value_name = "ID|NAME")]
+    container: Option<String>,
+    /// Only what was denied
+    #[arg(long)]
+    denied: bool,
+    /// How they are printed; JSON is one object a line, and described in docs/operations.md
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// The configuration, which says where events are
+    #[arg(long, value_name = "FILE", default_value = config::PATH, conflicts_with = "file")]
+    config: PathBuf,
+    /// The file, instead of the configured one
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+impl Events {
+    pub(super) fn execute(self) -> Result<()> {
+        let file = match &self.file {
+            Some(file) => file.clone(),
+            None => Config::load(&self.config)?.events.file,
+        };
+        let unreadable = || format!("cannot read events from {}", file.display());
+        let mut reader = Reader::open(&file).with_context(unreadable)?;
+        let mut out = Out { stdout: anstream::stdout().lock(), format: self.format };
+        loop {
+            let mut outcome = Ok(());
+            reader
+                .read(|line| {
+                    outcome = self.wanted(line).map_or(Ok(()), |record| out.put(line, &record));
+                    outcome.is_ok()
+                })
+                .with_context(unreadable)?;
+            match outcome.and_then(|()| out.stdout.flush()) {
+                // A reader that has seen enough, as `head` has.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+                outcome => outcome?,
+            }
+            if !self.follow {
+                return Ok(());
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+
+    /// What a line says, if it is asked for. One that is damaged is nobody's.
+    fn wanted(&self, line: &[u8]) -> Option<Record> {
+        let record: Record = serde_json::from_slice(line).ok()?;
+        let is_late = self
+            .since
+            .is_none_or(|since| record.time.parse::<Timestamp>().is_ok_and(|time| time >= since));
+        let is_its = self.container.as_ref().is_none_or(|wanted| {
+            record.container.starts_with(wanted.as_str()) || record.name.as_ref() == Some(wanted)
+        });
+        (is_late && is_its && (!self.denied || record.verdict == "denied")).then_some(record)
+    }
+}
+
+fn since(text: &str) -> Result<Timestamp, String> {
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Ok(time);
+    }
+    text.parse::<SignedDuration>()
+        .ok()
+        .and_then(|ago| Timestamp::now().checked_sub(ago.abs()).ok())
+        .ok_or_else(|| {
+            "neither a time as `2026-01-31T12:00:00Z` nor a duration as `90m`".to_owned()
+        })
+}
+
+struct Out<W> {
+    stdout: W,
+    format: Format,
+}
+
+impl<W: Write> Out<W> {
+    fn put(&mut self, line: &[u8], record: &Record) -> io::Result<()> {
+        match self.format {
+            Format::Json => {
+                self.stdout.write_all(line)?;
+                self.stdout.write_all(b"\n")
+            }
+            Format::Text => writeln!(self.stdout, "{}", text(record)),
+        }
+    }
+}
+
+fn style(verdict: &str) -> Style {
+    let color = match verdict {
+        "denied" => AnsiColor::Red,
+        "audited" => AnsiColor::Yellow,
+        "allowed" => AnsiColor::Green,
+        _ => return Style::new(),
+    };
+    color.on_default()
+}
+
+/// A line for people; `NO_COLOR` and outputs that are no terminal take the colour away again.
+fn text(record: &Record) -> String {
+    let style = style(&record.verdict);
+    let mut line = format!(
+        "{} {style}{}{style:#} {} container={}",
+        plain(&record.time),
+        plain(&record.verdict),
+        plain(&record.operation),
+        word(&record.container)
+    );
+    let mut add = |key: &str, value: Option<String>| {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            line.extend([" ", key, "=", &word(&value)]);
+        }
+    };
+    add("name", record.name.clone());
+    add("policy", Some(record.policy.clone()));
+    add("mode", record.mode.clone());
+    let cut = if record.path_cut { "..." } else { "" };
+    add("path", record.path.as_ref().map(|path| format!("{cut}{path}")));
+    add("address", record.address.map(|address| address.to_string()));
+    add("family", record.family.clone());
+    add("detail", record.detail.map(|detail| detail.to_string()));
+    add("runtime", record.runtime.clone());
+    add("pid", (record.pid != 0).then(|| record.pid.to_string()));
+    add("comm", Some(record.comm.clone()));
+    add("id", Some(record.id.clone()));
+    if let Some(why) = &record.why {
+        line.push_str(": ");
+        line.push_str(&plain(why));
+    }
+    line
+}
+
+/// One word, whatever it holds.
+fn word(text: &str) -> String {
+    plain(text).replace(' ', "\\x20")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        Record {
+            id: "7".into(),
+            time: "2026-01-31T12:00:00.000000Z".into(),
+            verdict: "denied".into(),
+            operation: "open".into(),
+            container: "0123abc".into(),
+            name: Some("web".into()),
+            policy: "baseline".into(),
+            path: Some("/run/a b\n".into()),
+            pid: 5,
+            tid: 6,
+            comm: "cat".into(),
+            ..Record::default()
+        }
+    }
+
+    #[test]
+    fn a_line_for_people_cannot_be_forged() {
+        let plain = anstream::adapter::strip_str(&text(&record())).to_string();
+        assert_eq!(
+            plain,
+            "2026-01-31T12:00:00.000000Z denied open container=0123abc name=web policy=baseline \
+             path=/run/a\\x20b\\n pid=5 comm=cat id=7"
+        );
+        assert!(text(&record()).contains("\u{1b}[31mdenied\u{1b}[0m"));
+        let audited = Record { verdict: "noticed".into(), ..record() };
+        assert!(!text(&audited).contains('\u{1b}'));
+    }
+
+    #[test]
+    fn events_are_chosen_by_time_container_and_verdict() {
+        let line = serde_json::to_vec(&record()).unwrap();
+        let all = || Events {
+            follow: false,
+            since: None,
+            container: None,
+            denied: false,
+            format: Format::Text,
+            config: PathBuf::new(),
+            file: None,
+        };
+        let is_wanted = |events: Events| events.wanted(&line).is_some();
+        assert!(is_wanted(all()));
+        assert!(is_wanted(Events { denied: true, ..all() }));
+        let of = |container: &str| Events { container: Some(container.into()), ..all() };
+        assert!(is_wanted(of("0123")) && is_wanted(of("web")));
+        assert!(!is_wanted(of("123")) && !is_wanted(of("we")));
+        let later = |time: &str| Events { since: Some(since(time).unwrap()), ..all() };
+        assert!(is_wanted(later("2026-01-31T12:00:00Z")));
+        assert!(!is_wanted(later("2026-01-31T12:00:01Z")));
+        assert!(all().wanted(b"{").is_none());
+    }
+
+    #[test]
+    fn times_are_points_or_spans() {
+        let ago = |text: &str| Timestamp::now().duration_since(since(text).unwrap()).as_secs();
+        assert!((5390..5410).contains(&ago("90m")));
+        assert!((5390..5410).contains(&ago("1h 30m")));
+        for wrong in ["yesterday", "", "10"] {
+            assert!(since(wrong).is_err(), "{wrong}");
+        }
+    }
+}
