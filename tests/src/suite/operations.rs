@@ -187,7 +187,7 @@ fn events(context: &Context) -> Result<()> {
         start["schema"] == 1 && start["why"].is_string() && start["runtime"].is_string(),
         "{start}"
     );
-    let denial = of_container("foreign-open")?;
+    let denial = of_container("open")?;
     for (key, wanted) in [("verdict", "denied"), ("comm", "probe"), ("policy", "restricted")] {
         ensure!(denial[key] == wanted, "{key}: {denial}");
     }
