@@ -112,7 +112,8 @@ impl Journal {
 }
 
 fn write(shared: &Shared, records: &Receiver<Box<Record>>) {
-    let mut store: Option<Store> = None;
+    // There for who reads before anything happens. If it cannot be had, the first event says so.
+    let mut store = Store::open(shared.files().clone()).ok();
     let mut last_id = 0;
     // Files that could not be written, and when that was.
     let mut failed: Option<(Files, Instant)> = None;
