@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
-use crate::{artifacts::cargo, command, paths, setup};
+use crate::{artifacts::cargo, command, paths, setup, tally::Tally};
 
 /// Builds the fuzz targets and runs each for a while.
 ///
@@ -63,33 +63,57 @@ const FLAGS: [&str; 10] = [
 
 impl Fuzz {
     pub(crate) fn run(self) -> Result<ExitCode> {
+        setup::packages()?;
+        setup::linker()?;
+        let tally = self.tally(|line| println!("{line}"))?;
+        Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    /// All targets, for `seconds` each and one at a time: other tests run beside them.
+    pub(crate) fn all(seconds: u32) -> Self {
+        Self { targets: Vec::new(), seconds, jobs: NonZero::new(1) }
+    }
+
+    /// Builds and runs the targets; `say` is told each line.
+    pub(crate) fn tally(self, say: impl Fn(&str) + Sync) -> Result<Tally> {
         let manifest = paths::workspace().join("fuzz/Cargo.toml");
         let text = fs::read_to_string(&manifest)
             .with_context(|| format!("cannot read {}", manifest.display()))?;
         let known = targets(&text).with_context(|| format!("{}", manifest.display()))?;
         let wanted = choose(&known, &self.targets)?;
-        setup::packages()?;
-        setup::linker()?;
         let host = setup::host()?;
         let directory = paths::target().join("fuzz");
         let started = Instant::now();
         build(&manifest, &directory, &host, &wanted)?;
         let built = started.elapsed();
-        println!("built  fuzz targets in {:.0} s", built.as_secs_f64());
+        say(&format!("built  fuzz targets in {:.0} s", built.as_secs_f64()));
         let started = Instant::now();
         let binaries = directory.join(&host).join("release");
-        let passed = self.fuzz_all(&wanted, &binaries)?;
-        println!(
-            "{passed} fuzz targets passed, {} failed; built in {:.0} s, run in {:.0} s",
-            wanted.len() - passed,
+        let failures = Mutex::new(Vec::new());
+        let passed = self.fuzz_all(&wanted, &binaries, |passed, lines| {
+            say(lines);
+            if !passed {
+                let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
+                failures.extend(lines.lines().map(str::to_owned));
+            }
+        })?;
+        let failed = wanted.len() - passed;
+        say(&format!(
+            "{passed} fuzz targets passed, {failed} failed; built in {:.0} s, run in {:.0} s",
             built.as_secs_f64(),
             started.elapsed().as_secs_f64()
-        );
-        Ok(if passed == wanted.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        ));
+        let failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(Tally { passed: passed as u64, failed: failed as u64, failures, complete: true })
     }
 
     /// Runs the targets, a few at a time, and gives how many passed.
-    fn fuzz_all(&self, targets: &[&str], binaries: &Path) -> Result<usize> {
+    fn fuzz_all(
+        &self,
+        targets: &[&str],
+        binaries: &Path,
+        report: impl Fn(bool, &str) + Sync,
+    ) -> Result<usize> {
         let processors = || thread::available_parallelism().map_or(1, NonZero::get);
         let jobs = self.jobs.map_or_else(processors, NonZero::get);
         let queue = Mutex::new(targets.iter());
@@ -98,7 +122,10 @@ impl Fuzz {
             loop {
                 let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
                 let Some(target) = next else { return Ok(passed) };
-                passed += usize::from(self.fuzz(target, &binaries.join(target))?);
+                let (has_passed, lines) = self.fuzz(target, &binaries.join(target))?;
+                // In one piece: others report meanwhile.
+                report(has_passed, &lines);
+                passed += usize::from(has_passed);
             }
         };
         thread::scope(|scope| {
@@ -111,8 +138,8 @@ impl Fuzz {
         })
     }
 
-    /// Runs one target, and says what came of it.
-    fn fuzz(&self, target: &str, binary: &Path) -> Result<bool> {
+    /// Runs one target; whether it passed, and lines about that.
+    fn fuzz(&self, target: &str, binary: &Path) -> Result<(bool, String)> {
         let corpus = paths::target().join("fuzz-corpus").join(target);
         let artifacts = paths::target().join("fuzz-artifacts").join(target);
         paths::create_dir(&corpus)?;
@@ -137,17 +164,14 @@ impl Fuzz {
         let said = String::from_utf8_lossy(&output.stderr);
         if output.status.success() {
             let runs = runs(&said).with_context(|| format!("{target} does not say its runs"))?;
-            println!("ok     fuzz {target:10} {runs:9} runs");
-            return Ok(true);
+            return Ok((true, format!("ok     fuzz {target:10} {runs:9} runs")));
         }
         let mut lines = vec![format!("FAILED fuzz {target}: {}", output.status)];
         lines.extend(complaint(&said).map(|line| format!("       {line}")));
         if let Some(input) = input(&said) {
             lines.push(format!("       again: {} {}", binary.display(), input.display()));
         }
-        // In one piece: others print meanwhile.
-        println!("{}", lines.join("\n"));
-        Ok(false)
+        Ok((false, lines.join("\n")))
     }
 }
 

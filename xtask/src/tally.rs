@@ -48,6 +48,19 @@ impl Tally {
         tally
     }
 
+    /// Reads `lockc-tests soak`, whose last line says what was done and what came of it: one test.
+    pub(crate) fn of_soak(text: &str) -> Self {
+        let last = text.lines().rfind(|line| line.starts_with("soak: ")).unwrap_or_default();
+        let mut tally = Self { complete: last.contains(" escapes, "), ..Self::default() };
+        if last.ends_with(" 0 escapes, 0 failures, nothing left") {
+            tally.passed = 1;
+        } else if tally.complete {
+            tally.failed = 1;
+            tally.failures.extend(text.lines().map(str::to_owned));
+        }
+        tally
+    }
+
     /// Reads `cargo test`: a `test result:` line per test program, and before it, between `---- NAME stdout ----` and
     /// `stack backtrace:`, what each failed test said.
     pub(crate) fn of_cargo(text: &str) -> Self {
@@ -94,6 +107,18 @@ fn last_line(line: &str) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_soak_is_one_test() {
+        let of = |last: &str| {
+            let Tally { passed, failed, complete, .. } =
+                Tally::of_soak(&format!("soak: 5 min, seed 1, runtimes crun\n{last}\n"));
+            (passed, failed, complete)
+        };
+        assert_eq!(of("soak: 9 starts; 0 escapes, 0 failures, nothing left"), (1, 0, true));
+        assert_eq!(of("soak: 9 starts; 1 escapes, 0 failures, stopped at the first"), (0, 1, true));
+        assert_eq!(of("soak: 9 starts, 1 execs, 1 restarts of the daemon so far"), (0, 0, false));
+    }
 
     #[test]
     fn guest_output_is_counted() {

@@ -17,6 +17,7 @@ use clap::ValueEnum;
 use crate::{
     artifacts::{Artifacts, cargo},
     command,
+    fuzz::Fuzz,
     guest::{Image, Run},
     kernel::{Architecture, Kernel},
     paths, setup,
@@ -49,6 +50,8 @@ pub(crate) struct Test {
 pub(crate) enum Group {
     /// Unit tests, natively
     Unit,
+    /// Every fuzz target for a few seconds, natively
+    Fuzz,
     /// Full guest, kernel 6.12
     Full,
     /// Micro guest, kernel 6.12
@@ -62,6 +65,8 @@ pub(crate) enum Group {
     /// Micro guest, kernel 6.1
     #[value(name = "6.1")]
     V6_1,
+    /// Five minutes of `cargo xtask soak`, kernel 6.12
+    Soak,
 }
 
 impl Group {
@@ -71,34 +76,40 @@ impl Group {
 
     fn title(self) -> String {
         match self.guest() {
+            None if self == Self::Fuzz => "fuzz targets".to_owned(),
             None => "unit tests".to_owned(),
+            Some(_) if self == Self::Soak => "soak, 6.12".to_owned(),
             Some((_, Image::Micro)) => format!("micro guest, {}", self.name()),
             Some((_, Image::Full)) => "full guest, 6.12".to_owned(),
         }
     }
 
-    /// The guest of the group; unit tests have none.
+    /// The guest of the group; those that run natively have none.
     fn guest(self) -> Option<(Kernel, Image)> {
         match self {
-            Self::Unit => None,
+            Self::Unit | Self::Fuzz => None,
             Self::V6_1 => Some((Kernel::V6_1, Image::Micro)),
-            Self::V6_12 => Some((Kernel::V6_12, Image::Micro)),
+            Self::V6_12 | Self::Soak => Some((Kernel::V6_12, Image::Micro)),
             Self::V7 => Some((Kernel::V7, Image::Micro)),
             Self::Arm64 => Some((Kernel::Arm64, Image::Micro)),
             Self::Full => Some((Kernel::V6_12, Image::Full)),
         }
     }
 
-    /// What `lockc-tests run` is asked for. Everything runs on 6.12; on the other kernels what depends on them, and in
+    /// What `lockc-tests` is asked for. Everything runs on 6.12; on the other kernels what depends on them, and in
     /// smaller amounts: on an emulated machine all of it four times would take hours.
     fn arguments(self) -> Vec<&'static str> {
         match self.runtime() {
             Some(runtime) => {
                 let amounts = ["--containers", "4", "--failures", "20"];
-                ["--suite", "kernel", "--runtime", runtime].into_iter().chain(amounts).collect()
+                ["run", "--suite", "kernel", "--runtime", runtime]
+                    .into_iter()
+                    .chain(amounts)
+                    .collect()
             }
-            None if self == Self::Full => vec!["--suite", "full"],
-            None => vec!["--suite", "micro"],
+            None if self == Self::Soak => vec!["soak", "--minutes", "5"],
+            None if self == Self::Full => vec!["run", "--suite", "full"],
+            None => vec!["run", "--suite", "micro"],
         }
     }
 
@@ -108,7 +119,7 @@ impl Group {
         match self {
             Self::V6_1 => Some("runc-new"),
             Self::V7 | Self::Arm64 => Some("crun"),
-            Self::Unit | Self::V6_12 | Self::Full => None,
+            Self::Unit | Self::Fuzz | Self::V6_12 | Self::Full | Self::Soak => None,
         }
     }
 
@@ -159,7 +170,8 @@ impl Test {
     fn run_group(&self, group: Group, building: &Mutex<()>) -> (Instant, Result<Tally>) {
         let Some((kernel, image)) = group.guest() else {
             // Building them leaves a core idle much of the time, which prepares the first guest.
-            return (Instant::now(), unit());
+            let started = Instant::now();
+            return (started, if group == Group::Fuzz { fuzz() } else { unit() });
         };
         let artifacts = {
             let _one = building.lock();
@@ -200,9 +212,11 @@ impl Test {
         image: Image,
         artifacts: &Artifacts,
     ) -> Result<Tally> {
-        let mut command = ["/usr/bin/lockc-tests", "run"].map(OsString::from).to_vec();
+        let mut command = vec![OsString::from("/usr/bin/lockc-tests")];
         command.extend(group.arguments().into_iter().map(OsString::from));
-        command.extend(self.arguments.iter().cloned());
+        if group != Group::Soak {
+            command.extend(self.arguments.iter().cloned());
+        }
         let path = group.log()?;
         // Both streams go to its end, in the order in which they come.
         let _ = fs::remove_file(&path);
@@ -215,7 +229,9 @@ impl Test {
             Both { log: log.try_clone().context("cannot copy a descriptor")?, text: Vec::new() };
         let mut err = log.try_clone().context("cannot copy a descriptor")?;
         let code = self.guest_run(kernel, image, &command).run(artifacts, &mut out, &mut err);
-        let mut tally = Tally::of_guest(&String::from_utf8_lossy(&out.text));
+        let text = String::from_utf8_lossy(&out.text);
+        let mut tally =
+            if group == Group::Soak { Tally::of_soak(&text) } else { Tally::of_guest(&text) };
         match code {
             Ok(0) if !tally.complete => {
                 tally.fail("the guest's tests did not reach their last line");
@@ -252,6 +268,17 @@ impl io::Write for Both {
     fn flush(&mut self) -> io::Result<()> {
         self.log.flush()
     }
+}
+
+/// Seconds for each target: enough for the seeds and what is near them.
+const FUZZ_SECONDS: u32 = 3;
+
+fn fuzz() -> Result<Tally> {
+    let path = Group::Fuzz.log()?;
+    let log =
+        fs::File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    // The tally has what failed.
+    Fuzz::all(FUZZ_SECONDS).tally(|line| _ = writeln!(&log, "{line}"))
 }
 
 fn unit() -> Result<Tally> {

@@ -185,6 +185,17 @@ impl Drop for Running {
     }
 }
 
+/// As [`threads`], of every process that has an executable.
+pub(super) fn all_threads() -> String {
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let described = pids.filter_map(|pid: i32| {
+        let exe = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+        Some(format!("{pid} {}\n{}", exe.display(), threads(Pid::from_raw(pid))))
+    });
+    described.collect::<Vec<_>>().join("\n")
+}
+
 /// Where each thread of a process is: its name, its system call, and what the kernel says that it waits for.
 fn threads(pid: Pid) -> String {
     let list = || -> io::Result<Vec<String>> {

@@ -3,6 +3,8 @@
 use std::{
     collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -12,6 +14,7 @@ use super::{
     container::Runtime,
     context::{Context, Phase},
     daemon::Lockc,
+    process::all_threads,
 };
 
 /// Which runtimes a test runs with.
@@ -81,7 +84,12 @@ pub(crate) fn run(context: &Context, tests: &[&Test], only_off: bool) -> (usize,
             wanted.map(|(index, _)| (*test, index)).collect::<Vec<_>>()
         })
         .collect();
-    let mut tally = Tally { context, passed: 0, failed: 0, earlier: HashMap::new() };
+    let mut tally =
+        Tally { context, passed: 0, failed: 0, earlier: HashMap::new(), now: Arc::default() };
+
+    if let Err(error) = Watch::start(&tally.now) {
+        return tally.give_up(&error.into());
+    }
 
     for case in of(&cases, &[Daemon::OffThenOn]) {
         context.set_phase(Phase::Off);
@@ -130,6 +138,41 @@ struct Tally<'c> {
     failed: usize,
     /// What the phase before the last one left, by label.
     earlier: HashMap<String, Outcome>,
+    now: Arc<Now>,
+}
+
+/// Longest time that a test may take; the longest takes six minutes on a machine with nothing else to do.
+const LONGEST: Duration = Duration::from_mins(20);
+
+/// Which test is run, and since when.
+type Now = Mutex<Option<(String, Instant)>>;
+
+/// Ends everything when a test hangs, and says which: otherwise the guest's own end would come first, and say nothing.
+struct Watch;
+
+impl Watch {
+    fn start(now: &Arc<Now>) -> std::io::Result<()> {
+        let now = Arc::clone(now);
+        thread::Builder::new().name("watch".into()).spawn(move || {
+            loop {
+                thread::sleep(Duration::from_secs(5));
+                let now = lock(&now);
+                let Some((label, since)) = now.as_ref() else { continue };
+                if since.elapsed() > LONGEST {
+                    super::say(format_args!("FAILED {label}: not done within {LONGEST:?}"));
+                    for line in all_threads().lines() {
+                        super::say(format_args!("    {line}"));
+                    }
+                    std::process::exit(1);
+                }
+            }
+        })?;
+        Ok(())
+    }
+}
+
+fn lock(now: &Now) -> MutexGuard<'_, Option<(String, Instant)>> {
+    now.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Tally<'_> {
@@ -141,9 +184,11 @@ impl Tally<'_> {
         if outcome.failure.is_none() {
             self.context.use_runtime(index);
             let start = Instant::now();
+            *lock(&self.now) = Some((label.clone(), start));
             // A panic is one failed test, where the build unwinds.
             let result = catch_unwind(AssertUnwindSafe(|| (test.run)(self.context)))
                 .unwrap_or_else(|_| Err(anyhow!("panicked")));
+            *lock(&self.now) = None;
             outcome.took += start.elapsed();
             let phase = if self.context.phase() == Phase::Off { "lockc off: " } else { "" };
             outcome.failure = result.err().map(|error| format!("{phase}{error:#}"));
@@ -153,6 +198,12 @@ impl Tally<'_> {
         } else {
             self.earlier.insert(label, outcome);
         }
+    }
+
+    fn give_up(mut self, error: &anyhow::Error) -> (usize, usize) {
+        self.failed += 1;
+        super::say(format_args!("FAILED to start: {error:#}"));
+        (self.passed, self.failed)
     }
 
     fn label(&self, (test, index): Case<'_>) -> String {
