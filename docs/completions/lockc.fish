@@ -29,6 +29,7 @@ complete -c lockc -n "__fish_lockc_needs_command" -s V -l version -d 'Print vers
 complete -c lockc -n "__fish_lockc_needs_command" -f -a "check" -d 'Checks the configuration, all of it at once'
 complete -c lockc -n "__fish_lockc_needs_command" -f -a "events" -d 'Shows what was denied or audited, and starts and ends of containers'
 complete -c lockc -n "__fish_lockc_needs_command" -f -a "explain" -d 'Says which policy a container gets, why, and whether it starts'
+complete -c lockc -n "__fish_lockc_needs_command" -f -a "learn" -d 'Prints a policy that allows what was audited or denied, and nothing else that its containers\' policy denies'
 complete -c lockc -n "__fish_lockc_needs_command" -f -a "metrics" -d 'Prints figures in the text format of `OpenMetrics`; docs/operations.md describes them'
 complete -c lockc -n "__fish_lockc_needs_command" -f -a "policy" -d 'Shows policies'
 complete -c lockc -n "__fish_lockc_needs_command" -f -a "ps" -d 'Lists the containers of this machine: their policies, and what was denied them'
@@ -40,15 +41,16 @@ complete -c lockc -n "__fish_lockc_using_subcommand check" -l format -d 'How the
 json\t'One JSON object'"
 complete -c lockc -n "__fish_lockc_using_subcommand check" -l host -d 'Check this machine too: user, PID namespace, kernel, BTF, security modules, boot parameter, runtimes, and who can write the configuration'
 complete -c lockc -n "__fish_lockc_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c lockc -n "__fish_lockc_using_subcommand events" -l since -d 'Only what is later: a time as `2026-01-31T12:00:00Z`, or how long ago, as `90m` or `1h 30m`' -r
 complete -c lockc -n "__fish_lockc_using_subcommand events" -l container -d 'Only of the container with this name, or whose id begins so' -r
+complete -c lockc -n "__fish_lockc_using_subcommand events" -l since -d 'Only what is later: a time as `2026-01-31T12:00:00Z`, or how long ago, as `90m` or `1h 30m`' -r
+complete -c lockc -n "__fish_lockc_using_subcommand events" -l config -d 'The configuration, which says where events are' -r -F
+complete -c lockc -n "__fish_lockc_using_subcommand events" -l file -d 'A file of events, instead of the configured one' -r -F
 complete -c lockc -n "__fish_lockc_using_subcommand events" -l format -d 'How they are printed; JSON is one object a line, and described in docs/operations.md' -r -f -a "text\t'For people'
 json\t'One JSON object'"
-complete -c lockc -n "__fish_lockc_using_subcommand events" -l config -d 'The configuration, which says where events are' -r -F
-complete -c lockc -n "__fish_lockc_using_subcommand events" -l file -d 'The file, instead of the configured one' -r -F
 complete -c lockc -n "__fish_lockc_using_subcommand events" -s f -l follow -d 'Waits for more'
 complete -c lockc -n "__fish_lockc_using_subcommand events" -l denied -d 'Only what was denied'
 complete -c lockc -n "__fish_lockc_using_subcommand events" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c lockc -n "__fish_lockc_using_subcommand explain" -l event -d 'Number of an event, as `lockc events` shows it: what was decided by which policy, where that is configured, and the smallest change that would have allowed it' -r
 complete -c lockc -n "__fish_lockc_using_subcommand explain" -l config -d 'The configuration' -r -F
 complete -c lockc -n "__fish_lockc_using_subcommand explain" -l format -d 'How it is printed' -r -f -a "text\t'For people'
 json\t'One JSON object, see docs/explain.md'"
@@ -57,6 +59,12 @@ complete -c lockc -n "__fish_lockc_using_subcommand explain" -l owner -d 'User i
 complete -c lockc -n "__fish_lockc_using_subcommand explain" -l runtime -d 'Name of the [[runtime]]; otherwise the one whose state it is, or the first' -r
 complete -c lockc -n "__fish_lockc_using_subcommand explain" -l root -d 'The runtime\'s state directory, as in its own --root; otherwise those of runtimes and engines' -r -F
 complete -c lockc -n "__fish_lockc_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c lockc -n "__fish_lockc_using_subcommand learn" -l container -d 'Only of the container with this name, or whose id begins so' -r
+complete -c lockc -n "__fish_lockc_using_subcommand learn" -l since -d 'Only what is later: a time as `2026-01-31T12:00:00Z`, or how long ago, as `90m` or `1h 30m`' -r
+complete -c lockc -n "__fish_lockc_using_subcommand learn" -l config -d 'The configuration, which says where events are' -r -F
+complete -c lockc -n "__fish_lockc_using_subcommand learn" -l file -d 'A file of events, instead of the configured one' -r -F
+complete -c lockc -n "__fish_lockc_using_subcommand learn" -l name -d 'Name of the policy' -r
+complete -c lockc -n "__fish_lockc_using_subcommand learn" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c lockc -n "__fish_lockc_using_subcommand metrics" -l output -d 'A file that gets them at one go, for the textfile collector of `node_exporter`; its directory must be there' -r -F
 complete -c lockc -n "__fish_lockc_using_subcommand metrics" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c lockc -n "__fish_lockc_using_subcommand policy; and not __fish_seen_subcommand_from show" -s h -l help -d 'Print help'

@@ -3,6 +3,7 @@
 //! The library is the daemon's; it is public for tests and fuzzing only.
 
 pub mod adopt;
+pub mod advise;
 pub mod bpf;
 pub mod commands;
 pub mod config;

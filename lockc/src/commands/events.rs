@@ -27,56 +27,76 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// Needs root, or membership of the group that `daemon.group` names.
 #[derive(Debug, clap::Args)]
 pub(super) struct Events {
+    #[command(flatten)]
+    chosen: Chosen,
     /// Waits for more
     #[arg(long, short)]
     follow: bool,
-    /// Only what is later: a time as `2026-01-31T12:00:00Z`, or how long ago, as `90m` or `1h 30m`
-    #[arg(long, value_name = "TIME", value_parser = since)]
-    since: Option<Timestamp>,
-    /// Only of the container with this name, or whose id begins so
-    #[arg(long, value_name = "ID|NAME")]
-    container: Option<String>,
     /// Only what was denied
     #[arg(long)]
     denied: bool,
     /// How they are printed; JSON is one object a line, and described in docs/operations.md
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+}
+
+/// Which events.
+#[derive(Debug, clap::Args)]
+pub(super) struct Chosen {
+    /// Only of the container with this name, or whose id begins so
+    #[arg(long, value_name = "ID|NAME")]
+    pub(super) container: Option<String>,
+    /// Only what is later: a time as `2026-01-31T12:00:00Z`, or how long ago, as `90m` or `1h 30m`
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    since: Option<Timestamp>,
     /// The configuration, which says where events are
-    #[arg(long, value_name = "FILE", default_value = config::PATH, conflicts_with = "file")]
-    config: PathBuf,
-    /// The file, instead of the configured one
+    #[arg(long, value_name = "FILE", default_value = config::PATH)]
+    pub(super) config: PathBuf,
+    /// A file of events, instead of the configured one
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
 }
 
 impl Events {
     pub(super) fn execute(self) -> Result<()> {
-        let file = match &self.file {
-            Some(file) => file.clone(),
-            None => Config::load(&self.config)?.events.file,
-        };
-        let unreadable = || format!("cannot read events from {}", file.display());
-        let mut reader = Reader::open(&file).with_context(unreadable)?;
-        let mut out = Out { stdout: anstream::stdout().lock(), format: self.format };
+        let Self { chosen, follow, denied, format } = self;
+        let mut events = chosen.open()?;
+        let mut out = Out { stdout: anstream::stdout().lock(), format };
         loop {
             let mut outcome = Ok(());
-            reader
-                .read(|line| {
-                    outcome = self.wanted(line).map_or(Ok(()), |record| out.put(line, &record));
-                    outcome.is_ok()
-                })
-                .with_context(unreadable)?;
+            events.read(|line, record| {
+                if !denied || record.verdict == "denied" {
+                    outcome = out.put(line, &record);
+                }
+                outcome.is_ok()
+            })?;
             match outcome.and_then(|()| out.stdout.flush()) {
                 // A reader that has seen enough, as `head` has.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
                 outcome => outcome?,
             }
-            if !self.follow {
+            if !follow {
                 return Ok(());
             }
             thread::sleep(PAUSE);
         }
+    }
+}
+
+impl Chosen {
+    /// All that is kept.
+    pub(super) fn all(config: PathBuf) -> Self {
+        Self { container: None, since: None, config, file: None }
+    }
+
+    pub(super) fn open(self) -> Result<Opened> {
+        let file = match &self.file {
+            Some(file) => file.clone(),
+            None => Config::load(&self.config)?.events.file,
+        };
+        let unreadable = || format!("cannot read events from {}", file.display());
+        let reader = Reader::open(&file).with_context(unreadable)?;
+        Ok(Opened { chosen: self, file, reader })
     }
 
     /// What a line says, if it is asked for. One that is damaged is nobody's.
@@ -88,7 +108,24 @@ impl Events {
         let is_its = self.container.as_ref().is_none_or(|wanted| {
             record.container.starts_with(wanted.as_str()) || record.name.as_ref() == Some(wanted)
         });
-        (is_late && is_its && (!self.denied || record.verdict == "denied")).then_some(record)
+        (is_late && is_its).then_some(record)
+    }
+}
+
+/// Events that are read.
+pub(super) struct Opened {
+    chosen: Chosen,
+    file: PathBuf,
+    reader: Reader,
+}
+
+impl Opened {
+    /// Hands what is new to `take`, until it says that it has enough.
+    pub(super) fn read(&mut self, mut take: impl FnMut(&[u8], Record) -> bool) -> Result<()> {
+        let Self { chosen, file, reader } = self;
+        reader
+            .read(|line| chosen.wanted(line).is_none_or(|record| take(line, record)))
+            .with_context(|| format!("cannot read events from {}", file.display()))
     }
 }
 
@@ -132,7 +169,7 @@ fn style(verdict: &str) -> Style {
 }
 
 /// A line for people; `NO_COLOR` and outputs that are no terminal take the colour away again.
-fn text(record: &Record) -> String {
+pub(super) fn text(record: &Record) -> String {
     let style = style(&record.verdict);
     let mut line = format!(
         "{} {style}{}{style:#} {} container={}",
@@ -205,24 +242,15 @@ mod tests {
     }
 
     #[test]
-    fn events_are_chosen_by_time_container_and_verdict() {
+    fn events_are_chosen_by_time_and_container() {
         let line = serde_json::to_vec(&record()).unwrap();
-        let all = || Events {
-            follow: false,
-            since: None,
-            container: None,
-            denied: false,
-            format: Format::Text,
-            config: PathBuf::new(),
-            file: None,
-        };
-        let is_wanted = |events: Events| events.wanted(&line).is_some();
+        let all = || Chosen::all(PathBuf::new());
+        let is_wanted = |chosen: Chosen| chosen.wanted(&line).is_some();
         assert!(is_wanted(all()));
-        assert!(is_wanted(Events { denied: true, ..all() }));
-        let of = |container: &str| Events { container: Some(container.into()), ..all() };
+        let of = |container: &str| Chosen { container: Some(container.into()), ..all() };
         assert!(is_wanted(of("0123")) && is_wanted(of("web")));
         assert!(!is_wanted(of("123")) && !is_wanted(of("we")));
-        let later = |time: &str| Events { since: Some(since(time).unwrap()), ..all() };
+        let later = |time: &str| Chosen { since: Some(since(time).unwrap()), ..all() };
         assert!(is_wanted(later("2026-01-31T12:00:00Z")));
         assert!(!is_wanted(later("2026-01-31T12:00:01Z")));
         assert!(all().wanted(b"{").is_none());

@@ -1,11 +1,20 @@
 //! `lockc explain`: what would be decided about a container, and why.
 
-use std::{error::Error, ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{
+    error::Error,
+    ffi::OsString,
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result, anyhow};
 
+use super::events::{self, Chosen};
 use crate::{
-    config::{self, Config},
+    advise,
+    config::{self, Checked, Config},
+    event::record::Record,
     explain::{Case, Explanation, Request, plain},
     runtime::{plan, state},
 };
@@ -23,8 +32,12 @@ use crate::{
 pub(super) struct Explain {
     /// A bundle's directory or a config.json, by a path with a `/` in it; or the id of a container that
     /// a runtime keeps, the beginning of one, or the name that its engine gives it
-    #[arg(value_name = "BUNDLE|CONFIG.JSON|ID")]
-    what: OsString,
+    #[arg(value_name = "BUNDLE|CONFIG.JSON|ID", required_unless_present = "event")]
+    what: Option<OsString>,
+    /// Number of an event, as `lockc events` shows it: what was decided by which policy, where that is configured, and the
+    /// smallest change that would have allowed it
+    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["what", "format", "id", "owner", "runtime", "root"])]
+    event: Option<String>,
     /// The configuration
     #[arg(long, value_name = "FILE", default_value = config::PATH)]
     config: PathBuf,
@@ -56,7 +69,11 @@ enum Format {
 
 impl Explain {
     pub(super) fn execute(self) -> ExitCode {
-        match self.explain() {
+        let outcome = match &self.event {
+            Some(event) => explain_event(event, &self.config).map(|()| true),
+            None => self.explain(),
+        };
+        match outcome {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,
             Err(error) => {
@@ -68,7 +85,8 @@ impl Explain {
 
     /// Whether the container starts.
     fn explain(self) -> Result<bool> {
-        let Self { what, config, format, id, owner, runtime, root } = self;
+        let Self { what, event: _, config, format, id, owner, runtime, root } = self;
+        let what = what.context("nothing to explain")?;
         let config = Config::load(&config)?;
         let request = Request { what, id, owner, runtime, root };
         // Paths in errors may be what a user of this machine has chosen.
@@ -82,4 +100,62 @@ impl Explain {
         })?;
         Ok(explanation.starts())
     }
+}
+
+/// Finds the event, and the start of its container.
+fn explain_event(number: &str, path: &Path) -> Result<()> {
+    let (mut found, mut starts): (Option<Record>, Vec<Record>) = (None, Vec::new());
+    Chosen::all(path.to_owned()).open()?.read(|_, record| {
+        if record.operation == "start" && found.is_none() {
+            starts.push(record.clone());
+        }
+        if record.id == number {
+            found = Some(record);
+        }
+        true
+    })?;
+    let record = found.with_context(|| {
+        format!("there is no event {} any more, or there was none", plain(number))
+    })?;
+    let start = starts.iter().rfind(|it| it.container == record.container && it.why.is_some());
+    let checked = Checked::read(path)?;
+    super::print(&event_text(&record, start, &checked))?;
+    Ok(())
+}
+
+fn event_text(record: &Record, start: Option<&Record>, checked: &Checked) -> String {
+    let event = anstream::adapter::strip_str(&events::text(record)).to_string();
+    let mut text = format!("event: {event}\n");
+    let mut line = |what: &str, value: &str| {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{what}: {value}");
+    };
+    let sources = checked.sources();
+    if record.operation != "start"
+        && let Some(why) = start.and_then(|start| start.why.as_ref())
+    {
+        line("container has its policy because", &plain(why));
+    }
+    let policy = checked.config.as_ref().and_then(|it| it.policies.get(&record.policy));
+    let Some(policy) = policy else {
+        if let Some(why) = &record.why {
+            line("decided because", &plain(why));
+        } else {
+            line("policy", &format!("{} is not configured any more", plain(&record.policy)));
+        }
+        return text;
+    };
+    let place = advise::place(sources, "policy", &policy.name);
+    let place = place.map_or_else(|| "built in".to_owned(), |place| plain(&place));
+    line("policy", &format!("{}, {place}", policy.name));
+    let (why, change) = advise::advise(record, policy);
+    line("decided because", &plain(&why));
+    match (&change, change.line()) {
+        (advise::Change::None { instead }, _) => line("to allow it", instead),
+        (_, Some(change)) => {
+            line("to allow it, add", &format!("\n[policy.{}]\n{}", policy.name, plain(&change)));
+        }
+        (_, None) => {}
+    }
+    text
 }

@@ -3,6 +3,7 @@
 mod check;
 mod events;
 mod explain;
+mod learn;
 mod log;
 mod metrics;
 mod policy;
@@ -36,6 +37,7 @@ enum Verb {
     Check(check::Check),
     Events(events::Events),
     Explain(explain::Explain),
+    Learn(learn::Learn),
     Metrics(metrics::Metrics),
     Policy(policy::Policy),
     Ps(ps::Ps),
@@ -51,6 +53,7 @@ pub fn main() -> ExitCode {
         Verb::Check(check) => check.execute(),
         Verb::Events(events) => events.execute().map(done),
         Verb::Explain(explain) => Ok(explain.execute()),
+        Verb::Learn(learn) => learn.execute().map(done),
         Verb::Metrics(metrics) => metrics.execute().map(done),
         Verb::Policy(policy) => policy.execute().map(done),
         Verb::Ps(ps) => ps.execute().map(done),

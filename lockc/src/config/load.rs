@@ -130,6 +130,11 @@ impl Checked {
         self.report.extend(&self.sources, problems);
     }
 
+    /// The files.
+    pub fn sources(&self) -> &[Source] {
+        &self.sources
+    }
+
     /// The configuration, if all of it can be enforced.
     pub fn usable(self) -> Result<Config, ConfigError> {
         let Self { config, report, .. } = self;

@@ -19,8 +19,12 @@ use crate::harness::{
     runner::{Daemon, Test, With},
 };
 
-pub(crate) const TESTS: &[Test] =
-    &[test("state", state), test("events", events), test("who-may-ask", who_may_ask)];
+pub(crate) const TESTS: &[Test] = &[
+    test("state", state),
+    test("events", events),
+    test("learn", learn),
+    test("who-may-ask", who_may_ask),
+];
 
 const fn test(name: &'static str, run: fn(&Context) -> Result<()>) -> Test {
     Test { group: "operations", name, daemon: Daemon::Own, with: With::One, run }
@@ -223,6 +227,71 @@ fn events(context: &Context) -> Result<()> {
         let text = fs::read_to_string(&file).unwrap_or_default();
         Ok((text.contains("\"operation\":\"start\"") && text.contains("\"denied\"")).then_some(()))
     })
+}
+
+/// A web server under a policy that denies everything and only reports it; what is learnt from that is enforced, and
+/// the server works, and nothing else does.
+fn learn(context: &Context) -> Result<()> {
+    const SERVE: &str = "/bin/busybox httpd -p 127.0.0.1:8080 -h /etc && \
+                         /bin/busybox wget -q -O - http://127.0.0.1:8080/hostname && cat /etc/hostname";
+    const ATTACK: &str = "cat /etc/passwd; /bin/probe read /etc/hostname; echo end";
+    let rule = |policy: &str| {
+        format!(
+            "[[rule]]\nname = \"web\"\npolicy = \"{policy}\"\ntrust_claims = true\n\
+             match.annotation.\"org.lockc.test.web\" = \"*\"\n"
+        )
+    };
+    let policy =
+        "[policy.web]\nextends = \"restricted\"\npaths.default = \"deny\"\nexec.allow = []\n";
+    let audit = format!("{}{}{policy}mode = \"audit\"\n", context.config(), rule("web"));
+    let run = |script: &str| -> Result<(String, Output)> {
+        let id = context.id("web");
+        let mut bundle = context.token_bundle(&id, &["/bin/sh", "-c", script]);
+        bundle.annotation("org.lockc.test.web", "yes");
+        let output = Container::new(context.quickest(), &id, &bundle)?.run()?;
+        Ok((id, output))
+    };
+    let mut daemon = context.start_lockc(&audit)?;
+    let config = daemon.config_path().to_string_lossy().into_owned();
+    let (_, output) = run(ATTACK)?;
+    ensure!(output.stdout.contains("root:x:0") && output.stdout.contains("read OK"), "{output}");
+    let (id, output) = run(SERVE)?;
+    ensure!(output.stdout == "image\nimage\n", "in audit mode: {output}");
+
+    let args = ["learn", "--container", &id, "--name", "learnt", "--config", &config];
+    // Events come after the fact.
+    let learnt = wait_for("all that the server needs", DEADLINE, || {
+        let said = lockc(&args)?.stdout;
+        Ok((said.contains("/etc/hostname") && said.contains("exec.allow")).then_some(said))
+    })?;
+    ensure!(!learnt.contains("passwd") && learnt.contains("# cat, "), "{learnt}");
+    let enforced =
+        format!("{}{}{policy}{learnt}mode = \"enforce\"\n", context.config(), rule("learnt"));
+    daemon.reload(&enforced).with_context(|| learnt.clone())?;
+    let (_, output) = run(SERVE)?;
+    ensure!(output.stdout == "image\nimage\n", "with what was learnt: {output}; {learnt}");
+    let (id, output) = run(ATTACK)?;
+    ensure!(output.stdout == "end\n", "an attack: {output}; {learnt}");
+    ensure!(output.stderr.contains("/etc/passwd: Operation not permitted"), "{output}");
+
+    // Each denial can be followed.
+    let event = wait_for("the denial", DEADLINE, || {
+        let events =
+            lockc(&["events", "--denied", "--container", &id, "--config", &config])?.stdout;
+        Ok(events.lines().find(|line| line.contains("path=/etc/passwd")).map(str::to_owned))
+    })?;
+    let number = event.split(" id=").nth(1).context("an event without a number")?;
+    let said =
+        lockc(&["explain", "--event", number, "--config", &config])?.success("explain")?.stdout;
+    for wanted in [
+        "rule `web` matches",
+        "policy: learnt, ",
+        "decided because: `paths.default` is \"deny\"",
+        "[policy.learnt]\npaths.allow = [\"/etc/passwd\"]",
+    ] {
+        ensure!(said.contains(wanted), "no {wanted:?}: {said}");
+    }
+    daemon.check_alive()
 }
 
 /// A start that is not understood.
