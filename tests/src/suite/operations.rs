@@ -264,7 +264,7 @@ fn learn(context: &Context) -> Result<()> {
         let said = lockc(&args)?.stdout;
         Ok((said.contains("/etc/hostname") && said.contains("exec.allow")).then_some(said))
     })?;
-    ensure!(!learnt.contains("passwd") && learnt.contains("# cat, "), "{learnt}");
+    ensure!(!learnt.contains("passwd") && learnt.contains("cat, 2 times"), "{learnt}");
     let enforced =
         format!("{}{}{policy}{learnt}mode = \"enforce\"\n", context.config(), rule("learnt"));
     daemon.reload(&enforced).with_context(|| learnt.clone())?;
@@ -301,8 +301,8 @@ fn refuse_a_start(context: &Context) -> Result<()> {
     let bundle = Bundle::new(dir, &context.image(), &["/bin/true"]);
     let container = Container::new(context.quickest(), &id, &bundle)?;
     fs::remove_file(container.bundle().join("config.json"))?;
-    let output = container.run()?;
-    ensure!(!output.status.success(), "{output}");
+    // Its execve fails.
+    ensure!(container.run().is_err(), "the runtime was executed");
     Ok(())
 }
 
