@@ -272,7 +272,7 @@ fn learn(context: &Context) -> Result<()> {
     ensure!(output.stdout == "image\nimage\n", "with what was learnt: {output}; {learnt}");
     let (id, output) = run(ATTACK)?;
     ensure!(output.stdout == "end\n", "an attack: {output}; {learnt}");
-    ensure!(output.stderr.contains("/etc/passwd: Operation not permitted"), "{output}");
+    ensure!(output.stderr.contains("'/etc/passwd': Operation not permitted"), "{output}");
 
     // Each denial can be followed.
     let event = wait_for("the denial", DEADLINE, || {
