@@ -43,6 +43,9 @@ _lockc() {
             lockc,status)
                 cmd="lockc__subcmd__status"
                 ;;
+            lockc,try)
+                cmd="lockc__subcmd__try"
+                ;;
             lockc,unload)
                 cmd="lockc__subcmd__unload"
                 ;;
@@ -56,7 +59,7 @@ _lockc() {
 
     case "${cmd}" in
         lockc)
-            opts="-h -V --help --version check events explain learn metrics policy ps run status unload"
+            opts="-h -V --help --version check events explain learn metrics policy ps run status try unload"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -300,6 +303,24 @@ _lockc() {
             case "${prev}" in
                 --format)
                     COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        lockc__subcmd__try)
+            opts="-h --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 *)

@@ -35,6 +35,7 @@ complete -c lockc -n "__fish_lockc_needs_command" -f -a "policy" -d 'Shows polic
 complete -c lockc -n "__fish_lockc_needs_command" -f -a "ps" -d 'Lists the containers of this machine: their policies, and what was denied them'
 complete -c lockc -n "__fish_lockc_needs_command" -f -a "run" -d 'Enforces until it is told to stop (SIGTERM); what is enforced stays so'
 complete -c lockc -n "__fish_lockc_needs_command" -f -a "status" -d 'Shows whether the daemon runs, what it enforces and has done, and whether the configuration on disk is in force'
+complete -c lockc -n "__fish_lockc_needs_command" -f -a "try" -d 'Shows what a configuration would change for the containers that run now, before it is put in place'
 complete -c lockc -n "__fish_lockc_needs_command" -f -a "unload" -d 'Removes everything that lockc keeps in the kernel: no container is contained any more'
 complete -c lockc -n "__fish_lockc_using_subcommand check" -l config -d 'The configuration; *.toml in lockc.d beside it are read as well' -r -F
 complete -c lockc -n "__fish_lockc_using_subcommand check" -l format -d 'How the outcome is printed' -r -f -a "text\t'For people'
@@ -82,4 +83,6 @@ complete -c lockc -n "__fish_lockc_using_subcommand run" -s h -l help -d 'Print 
 complete -c lockc -n "__fish_lockc_using_subcommand status" -l format -d 'How it is printed; JSON is described in docs/operations.md' -r -f -a "text\t'For people'
 json\t'One JSON object'"
 complete -c lockc -n "__fish_lockc_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c lockc -n "__fish_lockc_using_subcommand try" -l config -d 'The configuration in place, with which policies are compared' -r -F
+complete -c lockc -n "__fish_lockc_using_subcommand try" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c lockc -n "__fish_lockc_using_subcommand unload" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -10,6 +10,7 @@ mod policy;
 mod ps;
 mod run;
 mod status;
+mod trial;
 mod unload;
 
 use std::{
@@ -43,6 +44,8 @@ enum Verb {
     Ps(ps::Ps),
     Run(run::Run),
     Status(status::Status),
+    #[command(name = "try")]
+    Trial(trial::Trial),
     Unload(unload::Unload),
 }
 
@@ -59,6 +62,7 @@ pub fn main() -> ExitCode {
         Verb::Ps(ps) => ps.execute().map(done),
         Verb::Run(run) => run.execute().map(done),
         Verb::Status(status) => status.execute(),
+        Verb::Trial(trial) => trial.execute().map(done),
         Verb::Unload(unload) => unload.execute(),
     };
     outcome.unwrap_or_else(|error| {

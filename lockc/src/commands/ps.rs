@@ -51,11 +51,7 @@ impl From<Table> for Format {
 
 impl Ps {
     pub(super) fn execute(self) -> Result<()> {
-        let (containers, note) = match ask::<Containers>(Query::Containers) {
-            Ok(containers) => (containers, None),
-            Err(AskError::NotRunning) => without_daemon()?,
-            Err(error) => return Err(error.into()),
-        };
+        let (containers, note) = containers()?;
         if let Some(note) = note {
             super::note(&note);
         }
@@ -64,6 +60,15 @@ impl Ps {
             Format::Json => super::json(&containers)?,
         })?;
         Ok(())
+    }
+}
+
+/// The containers, and what to say about where that comes from.
+pub(super) fn containers() -> Result<(Containers, Option<String>)> {
+    match ask::<Containers>(Query::Containers) {
+        Ok(containers) => Ok((containers, None)),
+        Err(AskError::NotRunning) => without_daemon(),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -132,7 +132,8 @@ impl<'c> Explanation<'c> {
         }
     }
 
-    fn decision(&self) -> &Decision {
+    /// What is decided, whether it starts or not.
+    pub fn decision(&self) -> &Decision {
         match &self.outcome {
             Outcome::Judged { judgement, .. } => &judgement.decision,
             Outcome::Unseen { fallback, .. } => fallback,

@@ -126,6 +126,22 @@ fn state(context: &Context) -> Result<()> {
     let table = lockc(&["ps", "--wide"])?.success("ps --wide")?.stdout;
     ensure!(table.contains(&id) && table.contains("restricted"), "{table}");
 
+    let tried = context.scratch().join("tried.toml");
+    let rule = "[[rule]]\nname = \"all\"\npolicy = \"privileged\"\nmatch.owner = \"root\"\n";
+    fs::write(&tried, format!("{rule}{}", context.runtime_tables()))?;
+    let config = daemon.config_path();
+    let try_out = |file: &Path| -> Result<String> {
+        let mut command = Command::new(LOCKC);
+        command.arg("try").arg(file).arg("--config").arg(&config);
+        Ok(process::run(&mut command, DEADLINE)?.success("try")?.stdout)
+    };
+    let said = try_out(&tried)?;
+    ensure!(
+        said.contains(&format!("{id}: restricted (enforce) -> privileged (enforce): rule `all`")),
+        "{said}"
+    );
+    ensure!(try_out(&config)? == "0 of 1 containers would change\n");
+
     let after = metrics()?;
     for (name, grown) in [("lockc_containers", 1), ("lockc_denied_operations_total", 1)] {
         let difference = figure(&after, name)? - figure(&before, name)?;
