@@ -156,9 +156,19 @@ impl Case {
             listings.push(Listing::of_root(&root));
             looked.push(root.display().to_string());
         } else {
-            for patterns in [&state::SYSTEM[..], &state::OF_USERS] {
-                listings.push(state::list(run, patterns));
+            for (patterns, of_root) in [(&state::SYSTEM[..], true), (&state::OF_USERS, false)] {
+                let mut listing = state::list(run, patterns);
                 looked.extend(patterns.iter().map(|it| run.join(it).display().to_string()));
+                for place in config.runtimes.iter().flat_map(|runtime| &runtime.state) {
+                    let Listing { mut containers, troubles } = Listing::of_root(Path::new(place));
+                    containers.retain(|kept| kept.owner.is_root() == of_root);
+                    listing.containers.extend(containers);
+                    if of_root {
+                        listing.troubles.extend(troubles);
+                        looked.push(place.clone());
+                    }
+                }
+                listings.push(listing);
             }
         }
         for (at, listing) in listings.iter().enumerate() {
