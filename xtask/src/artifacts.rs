@@ -8,14 +8,14 @@ use std::{
 
 use anyhow::Result;
 
-use crate::{command, guest::Image, kernel::Architecture, package, paths, setup};
+use crate::{command, guest::Image, kernel::Architecture, package::Packages, paths, setup};
 
 /// Binaries of one architecture, freshly built.
 #[derive(Debug)]
 pub(crate) struct Artifacts {
     dir: PathBuf,
     /// Packages, for guests that can install some.
-    debs: Option<[PathBuf; 2]>,
+    packages: Option<Packages>,
 }
 
 impl Artifacts {
@@ -42,7 +42,7 @@ impl Artifacts {
             ]),
             &format!("building lockc for {target}"),
         )?;
-        Ok(Self { dir: paths::target().join(target).join(profile), debs: None })
+        Ok(Self { dir: paths::target().join(target).join(profile), packages: None })
     }
 
     /// As [`Self::build_as`], with what an image can do with them.
@@ -53,7 +53,7 @@ impl Artifacts {
     ) -> Result<Self> {
         let mut artifacts = Self::build_as(architecture, profile)?;
         if image == Image::Full {
-            artifacts.debs = Some(package::debs(architecture, profile)?);
+            artifacts.packages = Some(Packages::make(architecture, profile)?);
         }
         Ok(artifacts)
     }
@@ -68,9 +68,13 @@ impl Artifacts {
         if config.is_file() {
             files.push(("etc/lockc/lockc.toml", config));
         }
-        if let Some([deb, next]) = &self.debs {
-            files.push(("usr/share/lockc-tests/lockc.deb", deb.clone()));
-            files.push(("usr/share/lockc-tests/lockc-next.deb", next.clone()));
+        if let Some(Packages { debs: [deb, next_deb], rpms: [rpm, next_rpm] }) = &self.packages {
+            files.push(("usr/share/lockc-tests/lockc_amd64.deb", deb.clone()));
+            files.push(("usr/share/lockc-tests/lockc-next.deb", next_deb.clone()));
+            let script = paths::workspace().join("vagrant/provision.sh");
+            files.push(("usr/share/lockc-tests/provision.sh", script));
+            files.push(("usr/share/lockc-tests/lockc.rpm", rpm.clone()));
+            files.push(("usr/share/lockc-tests/lockc-next.rpm", next_rpm.clone()));
         }
         files
     }

@@ -20,7 +20,7 @@ use crate::{
 const SUITE: &str = "trixie";
 
 /// Besides the essential packages.
-const PACKAGES: [&str; 28] = [
+const PACKAGES: [&str; 29] = [
     "apparmor",
     "aardvark-dns",
     "busybox-static",
@@ -42,6 +42,7 @@ const PACKAGES: [&str; 28] = [
     "passt",
     "podman",
     "procps",
+    "rpm",
     "runc",
     "slirp4netns",
     "systemd",

@@ -35,7 +35,7 @@ impl Package {
         for architecture in wanted {
             Artifacts::build(*architecture)?;
             made.push(deb(*architecture, "release", self.version.as_deref())?);
-            made.push(rpm(*architecture, self.version.as_deref())?);
+            made.push(rpm(*architecture, "release", self.version.as_deref())?);
         }
         let mut sums = Command::new("sha256sum");
         sums.current_dir(&directory).args(made.iter().filter_map(|path| path.file_name()));
@@ -53,9 +53,20 @@ fn directory() -> PathBuf {
     paths::target().join("packages")
 }
 
-/// The deb of what is built with a profile, and one that says it is newer: for guests.
-pub(crate) fn debs(architecture: Architecture, profile: &str) -> Result<[PathBuf; 2]> {
-    Ok([deb(architecture, profile, None)?, deb(architecture, profile, Some("99.0-1"))?])
+/// Packages of what is built with a profile, and those that say they are newer: for guests.
+#[derive(Debug)]
+pub(crate) struct Packages {
+    pub(crate) debs: [PathBuf; 2],
+    pub(crate) rpms: [PathBuf; 2],
+}
+
+impl Packages {
+    pub(crate) fn make(architecture: Architecture, profile: &str) -> Result<Self> {
+        Ok(Self {
+            debs: [deb(architecture, profile, None)?, deb(architecture, profile, Some("99.0-1"))?],
+            rpms: [rpm(architecture, profile, None)?, rpm(architecture, profile, Some("99.0"))?],
+        })
+    }
 }
 
 /// Makes a deb of what is built, and gives its path.
@@ -71,10 +82,11 @@ fn deb(architecture: Architecture, profile: &str, version: Option<&str>) -> Resu
     path_said(&command::output(&mut command, "making a deb")?, "deb")
 }
 
-/// As [`deb`], an rpm of the release.
-fn rpm(architecture: Architecture, version: Option<&str>) -> Result<PathBuf> {
+/// As [`deb`], an rpm.
+fn rpm(architecture: Architecture, profile: &str, version: Option<&str>) -> Result<PathBuf> {
     let mut command = dated(Tool::generate_rpm()?.command());
-    command.args(["--package", "lockc", "--target", architecture.target(), "--output"]);
+    command.args(["--package", "lockc", "--target", architecture.target()]);
+    command.args(["--profile", profile, "--output"]);
     let name = format!(
         "lockc-{}-1.{}.rpm",
         version.unwrap_or(env!("CARGO_PKG_VERSION")),
