@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::Write as _,
+    io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
@@ -43,13 +43,17 @@ impl Metrics {
     }
 }
 
-/// Whoever reads sees the old file or the new one.
-fn replace(path: &Path, text: &str) -> std::io::Result<()> {
+/// Whoever reads sees the old file or the new one. The directory may be another user's, who could put a link where the
+/// new one is made: it is followed by nobody.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let new = path.with_file_name(name);
-    let mut file =
-        fs::File::options().create(true).write(true).truncate(true).mode(0o644).open(&new)?;
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = fs::File::options().create_new(true).write(true).mode(0o644).open(&new)?;
     file.write_all(text.as_bytes())?;
     fs::rename(new, path)
 }
@@ -68,5 +72,16 @@ mod tests {
         }
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
         assert!(replace(&directory.path().join("absent/lockc.prom"), "").is_err());
+    }
+
+    #[test]
+    fn a_link_in_the_directory_is_not_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, other) = (directory.path().join("lockc.prom"), directory.path().join("other"));
+        fs::write(&other, "theirs").unwrap();
+        std::os::unix::fs::symlink(&other, directory.path().join("lockc.prom.new")).unwrap();
+        replace(&path, "text").unwrap();
+        assert_eq!(fs::read_to_string(&other).unwrap(), "theirs");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "text");
     }
 }
