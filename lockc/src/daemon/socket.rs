@@ -9,7 +9,7 @@ use std::{
         net::{UnixListener, UnixStream},
     },
     path::Path,
-    sync::Arc,
+    sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -54,16 +54,22 @@ pub(super) struct Teller {
 
 impl Teller {
     /// Answers at the socket in `directory` from now on, in a thread that ends with the process. Members of `group` may
-    /// ask, beside root.
+    /// ask, beside root. Who asks when this has returned finds the socket.
     pub(super) fn start(self, directory: &Path, group: Option<u32>) -> io::Result<()> {
         let path = directory.join(SOCKET);
+        let (send, listens) = mpsc::channel();
         thread::Builder::new().name("state".into()).spawn(move || {
-            match listen(&path, group) {
+            let listener = listen(&path, group);
+            // Fails only when the daemon ends.
+            let _ = send.send(());
+            match listener {
                 Ok(listener) => self.serve(&listener),
                 // Nothing but questions depends on it.
                 Err(error) => log::error!("cannot listen at {}: {error}", path.display()),
             }
         })?;
+        // It ends without having sent anything only if it panics, which ends the process.
+        let _ = listens.recv();
         Ok(())
     }
 
