@@ -112,7 +112,11 @@ fn state(context: &Context) -> Result<()> {
         .sum();
     ensure!(answers > 0 && gate["allowed"].as_u64() == Some(answers), "{status}");
 
-    let known = row(&json(&["ps", "--format", "json"])?, &id)?;
+    // The end of a task counts a moment after it.
+    let known = wait_for("the end of what was brought in", DEADLINE, || {
+        let known = row(&json(&["ps", "--format", "json"])?, &id)?;
+        Ok((known["tasks"] == 1).then_some(known))
+    })?;
     for (key, wanted) in [("policy", "restricted"), ("mode", "enforce"), ("engine", "none")] {
         ensure!(known[key] == wanted, "{key}: {known}");
     }
@@ -274,12 +278,13 @@ fn learn(context: &Context) -> Result<()> {
     let (id, output) = run(SERVE)?;
     ensure!(output.stdout == "image\nimage\n", "in audit mode: {output}");
 
-    let args = ["learn", "--container", &id, "--name", "learnt", "--config", &config];
-    // Events come after the fact.
-    let learnt = wait_for("all that the server needs", DEADLINE, || {
-        let said = lockc(&args)?.stdout;
-        Ok((said.contains("/etc/hostname") && said.contains("exec.allow")).then_some(said))
+    // The last event of a container, after which nothing more comes.
+    wait_for("the end of the container", DEADLINE, || {
+        let events = lockc(&["events", "--container", &id, "--config", &config])?.stdout;
+        Ok(events.contains(" noticed gone ").then_some(()))
     })?;
+    let args = ["learn", "--container", &id, "--name", "learnt", "--config", &config];
+    let learnt = lockc(&args)?.success("learn")?.stdout;
     ensure!(!learnt.contains("passwd") && learnt.contains("cat, 2 times"), "{learnt}");
     let enforced =
         format!("{}{}{policy}{learnt}mode = \"enforce\"\n", context.config(), rule("learnt"));
