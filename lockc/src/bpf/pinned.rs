@@ -8,16 +8,16 @@ use lockc_common::{Container, ContainerName, LAYOUT_VERSION, Policy, PolicyFlags
 use super::pin::ROOT;
 use crate::{policy::Mode, state};
 
-/// The containers that are enforced, by what is pinned of this layout version. `boot` is when the machine was started.
+/// The containers that are enforced, by what is pinned of this layout version.
 /// Fails where nothing is pinned, or not by this version.
-pub fn containers(boot: u64) -> Result<Vec<state::Container>, MapError> {
+pub fn containers() -> Result<Vec<state::Container>, MapError> {
     let directory = directory();
     let records: HashMap<_, u64, Container> = open(&directory, "CONTAINERS", Map::HashMap)?;
     let names: HashMap<_, u64, ContainerName> = open(&directory, "CONTAINER_NAMES", Map::HashMap)?;
     let policies: HashMap<_, u32, PolicyName> = open(&directory, "POLICY_NAMES", Map::HashMap)?;
     let slots: Array<_, Policy> = open(&directory, "POLICIES", Map::Array)?;
     let described = |(handle, record): (u64, Container)| {
-        let mut container = state::Container::of_record(handle, &record, boot)?;
+        let mut container = state::Container::of_record(handle, &record)?;
         if let Ok(name) = names.get(&handle, 0) {
             container.owner = Some(name.owner);
             container.id = text(&name.id, name.len.into());

@@ -3,7 +3,6 @@
 use std::{fmt::Write as _, path::Path};
 
 use anyhow::{Context as _, Result, bail};
-use nix::time::{ClockId, clock_gettime};
 
 use super::{Format, status::left, time};
 use crate::{
@@ -82,21 +81,13 @@ fn without_daemon() -> Result<(Containers, Option<String>)> {
     if !Path::new(pin::ROOT).exists() {
         return Ok((Containers { schema: SCHEMA, ..Containers::default() }, Some(note)));
     }
-    let containers = pinned::containers(boot()).with_context(|| {
+    let containers = pinned::containers().with_context(|| {
         format!(
             "{note}; what is pinned is not of this version of lockc: no maps in {}",
             pinned::directory().display()
         )
     })?;
     Ok((Containers { schema: SCHEMA, daemon: false, containers }, Some(note)))
-}
-
-/// When the machine was started, in seconds since the epoch.
-fn boot() -> u64 {
-    let seconds = |clock| {
-        clock_gettime(clock).ok().and_then(|time| u64::try_from(time.tv_sec()).ok()).unwrap_or(0)
-    };
-    seconds(ClockId::CLOCK_REALTIME).saturating_sub(seconds(ClockId::CLOCK_BOOTTIME))
 }
 
 type Column = (&'static str, fn(&Container) -> String);

@@ -17,16 +17,10 @@ use std::{
 use lockc_common::{Counter, State};
 use nix::{
     sys::socket::{getsockopt, sockopt::PeerCredentials},
-    time::{ClockId, clock_gettime},
     unistd::{Gid, Pid, setfsgid},
 };
 
-use super::{
-    force::InForce,
-    meter::Meter,
-    registry::Registry,
-    status::{Status, now},
-};
+use super::{force::InForce, meter::Meter, registry::Registry, status::Status};
 use crate::{
     bpf::{labels::Labels, maps::Maps},
     event::store::Journal,
@@ -135,7 +129,7 @@ impl Teller {
 
     fn container(&self, handle: u64) -> Option<Container> {
         let record = self.maps.container(handle)?;
-        let mut container = Container::of_record(handle, &record, boot())?;
+        let mut container = Container::of_record(handle, &record)?;
         if let Some(key) = self.registry.key(handle) {
             container.id = Some(key.id.to_string());
             container.owner = Some(key.owner.as_raw());
@@ -159,12 +153,6 @@ impl Teller {
         }
         Some(container)
     }
-}
-
-/// When the machine was started, in seconds since the epoch.
-fn boot() -> u64 {
-    let up = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |time| time.tv_sec());
-    now().saturating_sub(u64::try_from(up).unwrap_or(0))
 }
 
 fn listen(path: &Path, group: Option<u32>) -> io::Result<UnixListener> {

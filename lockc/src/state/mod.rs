@@ -205,14 +205,14 @@ pub struct Container {
 
 impl Container {
     /// What a record of the programs says by itself; nothing of the self-test's, and of the one for tasks that nobody knows
-    /// while there is none. `boot` is when the machine was started.
-    pub fn of_record(handle: u64, record: &lockc_common::Container, boot: u64) -> Option<Self> {
+    /// while there is none.
+    pub fn of_record(handle: u64, record: &lockc_common::Container) -> Option<Self> {
         let unknown = if handle == UNATTRIBUTED { UNATTRIBUTED_TASKS } else { 0 };
         let tasks = record.tasks.saturating_sub(unknown);
         let is_shown = handle & SELF_TEST == 0 && (handle != UNATTRIBUTED || tasks > 0);
         is_shown.then(|| Self {
             record: format!("{handle:x}"),
-            started: (record.started != 0).then(|| boot + record.started / 1_000_000_000),
+            started: started(record),
             tasks,
             denied: record.denied,
             suppressed: record.suppressed,
@@ -228,6 +228,13 @@ impl Container {
             None => format!("unattributed-{}", self.record),
         }
     }
+}
+
+/// When a container's first process was contained, in seconds since the epoch, by the clock that its record goes by: the
+/// same whenever it is asked.
+fn started(record: &lockc_common::Container) -> Option<u64> {
+    let time = record.started.checked_add_signed(record.clock)?;
+    (record.started != 0).then_some(time / 1_000_000_000)
 }
 
 #[cfg(test)]
@@ -246,12 +253,16 @@ mod tests {
     #[test]
     fn records_that_are_no_container_are_not_shown() {
         let record = |tasks| lockc_common::Container { tasks, ..Default::default() };
-        let shown = |handle, tasks| Container::of_record(handle, &record(tasks), 0);
+        let shown = |handle, tasks| Container::of_record(handle, &record(tasks));
         assert_eq!(shown(SELF_TEST | 7, 1), None);
         assert_eq!(shown(UNATTRIBUTED, UNATTRIBUTED_TASKS), None);
         let some = shown(UNATTRIBUTED, UNATTRIBUTED_TASKS + 3).unwrap();
         assert_eq!((some.tasks, some.shown_id().as_str()), (3, "unattributed"));
         assert_eq!(shown(0xab, 0).unwrap().shown_id(), "unattributed-ab");
+        let record = |started, clock| lockc_common::Container { started, clock, ..record(1) };
+        assert_eq!(started(&record(0, 5)), None);
+        assert_eq!(started(&record(2_500_000_000, 1_700_000_000_600_000_000)), Some(1_700_000_003));
+        assert_eq!(started(&record(5, -6)), None);
     }
 
     #[test]
