@@ -20,7 +20,10 @@ use super::{
 };
 use crate::{
     bpf::{calls, labels::Labels, maps::Maps},
-    event::{record::Record, store::Journal},
+    event::{
+        record::{self, Record},
+        store::Journal,
+    },
     policy::{Decision as PolicyDecision, admission::Finding},
     runtime::{
         self,
@@ -72,17 +75,17 @@ impl Visitor<'_> {
         Decision {
             allow: false,
             message: Some((level, message)),
-            event: Some(self.start("denied", why.to_owned())),
+            event: Some(self.start("denied", why)),
         }
     }
 
     /// The event of its start.
-    fn start(&self, verdict: &str, why: String) -> Box<Record> {
+    fn start(&self, verdict: &str, why: &str) -> Box<Record> {
         let thread = u32::try_from(self.tid).unwrap_or(0);
         let mut event = Record::now(verdict, "start");
         (event.pid, event.tid) = (thread, thread);
-        event.runtime = Some(self.path.to_string_lossy().into_owned());
-        event.why = Some(why);
+        event.runtime = Some(record::cut(&self.path.to_string_lossy()));
+        event.why = Some(record::cut(why));
         Box::new(event)
     }
 }
@@ -120,7 +123,7 @@ impl Keeper {
                 let decision = PolicyDecision::fallback(&visitor.force.config, why.clone());
                 let mut answer = self.create(visitor, None, &decision, &[], 0);
                 if answer.allow {
-                    let mut event = visitor.start("allowed", why.clone());
+                    let mut event = visitor.start("allowed", &why);
                     "unattributed".clone_into(&mut event.container);
                     event.policy.clone_from(&decision.policy);
                     event.mode = Some(decision.mode.name().to_owned());
@@ -177,7 +180,7 @@ impl Keeper {
             log::error!("{error}");
         }
         let why = format!("{}{}", decision.why, audited(findings));
-        let mut event = visitor.start("allowed", why.clone());
+        let mut event = visitor.start("allowed", &why);
         event.container = key.id.to_string();
         event.policy.clone_from(&decision.policy);
         event.mode = Some(decision.mode.name().to_owned());

@@ -18,7 +18,7 @@ use nix::{
 use crate::{
     bpf::{calls, maps::Maps},
     config::Config,
-    event::record::Record,
+    event::record::{self, Record},
     policy::{self, Decision, Subject},
     runtime::{
         caller,
@@ -134,7 +134,8 @@ impl Origin {
     /// Says who the container is, as far as that is known.
     pub(super) fn describe(&self, event: &mut Record) {
         let Identity { engine, container, image, .. } = &self.identity;
-        let value = |fact: &Option<Fact<String>>| fact.as_ref().map(|fact| fact.value.clone());
+        let value =
+            |fact: &Option<Fact<String>>| fact.as_ref().map(|fact| record::cut(&fact.value));
         event.engine = Some(engine.value.name().to_owned());
         event.name = value(container);
         event.image = value(image);

@@ -105,7 +105,7 @@ impl Teller {
     fn status(&self) -> crate::state::Status {
         let count = |counter| self.maps.counter(counter);
         crate::state::Status {
-            containers: self.containers().containers.len(),
+            containers: self.records().count(),
             counters: Counters {
                 denied: count(Counter::Denied),
                 audited: count(Counter::Audited),
@@ -121,26 +121,33 @@ impl Teller {
     }
 
     fn containers(&self) -> Containers {
-        let handles = self.maps.handles().into_iter();
-        let mut containers: Vec<_> = handles.filter_map(|handle| self.container(handle)).collect();
+        let records = self.records();
+        let mut containers: Vec<_> =
+            records.map(|(handle, policy, it)| self.describe(handle, policy, it)).collect();
         containers.sort_by(|a, b| (a.started, &a.record).cmp(&(b.started, &b.record)));
         Containers { schema: SCHEMA, daemon: true, containers }
     }
 
-    fn container(&self, handle: u64) -> Option<Container> {
-        let record = self.maps.container(handle)?;
-        let mut container = Container::of_record(handle, &record)?;
+    /// What the programs know of each container, with its handle and its policy's number.
+    fn records(&self) -> impl Iterator<Item = (u64, u32, Container)> {
+        self.maps.handles().into_iter().filter_map(|handle| {
+            let record = self.maps.container(handle)?;
+            Some((handle, record.policy, Container::of_record(handle, &record)?))
+        })
+    }
+
+    fn describe(&self, handle: u64, policy: u32, mut container: Container) -> Container {
         if let Some(key) = self.registry.key(handle) {
             container.id = Some(key.id.to_string());
             container.owner = Some(key.owner.as_raw());
         }
         let force = self.in_force.get();
-        match force.named(record.policy) {
+        match force.named(policy) {
             Some((policy, mode)) => {
                 container.policy = Some(policy.to_owned());
                 container.mode = Some(mode.name().to_owned());
             }
-            None => container.policy = self.maps.policy_name(record.policy),
+            None => container.policy = self.maps.policy_name(policy),
         }
         if let Some(origin) = self.registry.origin(handle) {
             let identity = &origin.identity;
@@ -151,7 +158,7 @@ impl Teller {
             container.pod = identity.pod.as_ref().map(|fact| fact.value.clone());
             container.why = Some(origin.decide(&force.config).why);
         }
-        Some(container)
+        container
     }
 }
 

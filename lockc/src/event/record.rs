@@ -122,6 +122,21 @@ fn shown(time: Timestamp) -> String {
     format!("{time:.6}")
 }
 
+/// Most bytes of a text of a container's that an event keeps: thousands of events may wait to be written.
+const MAX_TEXT: usize = 1024;
+
+/// The beginning of a long text.
+pub fn cut(text: &str) -> String {
+    if text.len() <= MAX_TEXT {
+        return text.to_owned();
+    }
+    let mut end = MAX_TEXT;
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}…", &text[..end])
+}
+
 fn text(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),
@@ -132,6 +147,14 @@ fn text(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        assert_eq!(cut("nginx"), "nginx");
+        assert_eq!(cut(&"x".repeat(MAX_TEXT)).len(), MAX_TEXT);
+        let text = cut(&format!("x{}", "ä".repeat(MAX_TEXT)));
+        assert!(text.len() <= MAX_TEXT + '…'.len_utf8() && text.ends_with("ä…"), "{text}");
+    }
 
     #[test]
     fn a_record_has_what_its_event_has() {

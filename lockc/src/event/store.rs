@@ -293,6 +293,10 @@ impl Reader {
                         return Ok(());
                     }
                 }
+                // No event is as long: it is the end of something else.
+                if self.rest.len() as u64 > MAX_LINE {
+                    self.rest.clear();
+                }
                 if count > 0 {
                     continue;
                 }
@@ -402,6 +406,17 @@ mod tests {
         file.write_all(b"{\"pid\":").unwrap();
         Store::open(files.clone()).unwrap().append(record(2), &mut 0).unwrap();
         assert_eq!(pids(&mut Reader::open(&files.file).unwrap()), [1, 2]);
+    }
+
+    #[test]
+    fn a_file_of_something_else_takes_no_memory() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = files(directory.path(), 1 << 30);
+        let mut file = create(&files.file).unwrap();
+        file.write_all(&vec![b'x'; 1 << 20]).unwrap();
+        let mut reader = Reader::open(&files.file).unwrap();
+        assert_eq!(pids(&mut reader), [0_u32; 0]);
+        assert!(reader.rest.capacity() < 1 << 18, "{}", reader.rest.capacity());
     }
 
     #[test]
