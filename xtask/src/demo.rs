@@ -4,12 +4,7 @@ use std::{ffi::OsString, io, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 
-use crate::{
-    artifacts::Artifacts,
-    guest::{Image, Run},
-    kernel::Kernel,
-    setup,
-};
+use crate::{artifacts::Artifacts, guest::Run, kernel::Kernel, setup};
 
 /// Boots a throw-away guest, installs lockc in it, and tries to get out of real
 /// containers with lockc off and on.
@@ -26,16 +21,7 @@ pub(crate) struct Demo {
 impl Demo {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let command = ["/usr/bin/lockc-tests", "demo"].map(OsString::from);
-        let run = Run {
-            kernel: self.kernel,
-            image: Image::Micro,
-            share: None,
-            console: false,
-            append: "",
-            memory: 2048,
-            timeout: Duration::from_mins(10),
-            command: &command,
-        };
+        let run = Run::micro(self.kernel, Duration::from_mins(10), &command);
         step("looking for what this machine needs");
         setup::packages()?;
         setup::linker()?;

@@ -38,7 +38,21 @@ pub(crate) struct Run<'a> {
     pub(crate) command: &'a [OsString],
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    /// The small guest, with nothing but its command.
+    pub(crate) fn micro(kernel: Kernel, timeout: Duration, command: &'a [OsString]) -> Self {
+        Self {
+            kernel,
+            image: Image::Micro,
+            share: None,
+            console: false,
+            append: "",
+            memory: 2048,
+            timeout,
+            command,
+        }
+    }
+
     /// Fetches and builds what the guest is made of, so that a later run only boots.
     pub(crate) fn prepare(&self) -> Result<()> {
         self.parts().map(drop)

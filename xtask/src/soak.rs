@@ -9,12 +9,7 @@ use std::{
 
 use anyhow::Result;
 
-use crate::{
-    artifacts::Artifacts,
-    guest::{Image, Run},
-    kernel::Kernel,
-    setup,
-};
+use crate::{artifacts::Artifacts, guest::Run, kernel::Kernel, setup};
 
 /// Boots a throw-away guest and has several threads start, enter and kill containers of every
 /// runtime there, while lockc is killed, stopped, reloaded and replaced.
@@ -50,16 +45,7 @@ impl Soak {
         let (minutes, seed) = (self.minutes.to_string(), seed.to_string());
         let command = ["/usr/bin/lockc-tests", "soak", "--minutes", &minutes, "--seed", &seed]
             .map(OsString::from);
-        let run = Run {
-            kernel: self.kernel,
-            image: Image::Micro,
-            share: None,
-            console: false,
-            append: "",
-            memory: 2048,
-            timeout: Duration::from_secs(60 * self.minutes) + GRACE,
-            command: &command,
-        };
+        let run = Run::micro(self.kernel, Duration::from_secs(60 * self.minutes) + GRACE, &command);
         setup::packages()?;
         setup::linker()?;
         step("building lockc");
