@@ -15,7 +15,7 @@ use crate::harness::{daemon::tail, say};
 
 /// Actions that are kept for the first failure, and lines of the daemon's log.
 const ACTIONS: usize = 60;
-const LOG_LINES: usize = 40;
+const LOG_LINES: usize = 80;
 
 /// What is counted.
 #[derive(Clone, Copy, Debug)]
@@ -142,7 +142,10 @@ impl Record {
             say(format_args!("what was done before:"));
             actions.iter().for_each(|line| say(format_args!("  {line}")));
             say(format_args!("the daemon's log:"));
-            tail(&self.newest_log(), LOG_LINES)
+            let log = self.newest_log();
+            // What the loops are denied all the while hides everything else.
+            let telling: Vec<&str> = log.lines().filter(|line| !line.contains("-loop ")).collect();
+            tail(&telling.join("\n"), LOG_LINES)
                 .lines()
                 .for_each(|line| say(format_args!("  {line}")));
         }
