@@ -115,12 +115,17 @@ impl Pins {
                 remove_links(&path)?;
             }
         }
-        let held = still_loaded(&gone);
-        if !held.is_empty() {
-            // Somebody looks at them, most likely. What is attached enforces.
-            log::error!("programs of an earlier daemon are still loaded: {held:?}");
-        }
+        await_end(&gone);
         Ok(())
+    }
+}
+
+/// Waits until these are gone.
+fn await_end(programs: &HashSet<u32>) {
+    let held = still_loaded(programs);
+    if !held.is_empty() {
+        // Somebody looks at them, most likely. What is attached enforces.
+        log::error!("programs of an earlier daemon are still loaded: {held:?}");
     }
 }
 
@@ -147,20 +152,23 @@ fn set_aside(directory: &Path, trouble: &str) -> Result<(), PinError> {
     fs::rename(directory, &aside).map_err(io_error("rename", directory))
 }
 
-/// Removes what other layout versions have pinned: what they enforced is enforced without them. Returns which.
+/// Removes what other layout versions have pinned, and waits until their programs are gone: what they enforced is
+/// enforced without them, and to them whoever starts from now on has the default policy. Returns which.
 pub fn retire_layouts() -> Result<Vec<PathBuf>, PinError> {
     let root = Path::new(ROOT);
     let own = root.join(format!("v{LAYOUT_VERSION}"));
     let entries = fs::read_dir(root).map_err(io_error("list", root))?;
-    let mut removed = Vec::new();
+    let (mut removed, mut gone) = (Vec::new(), HashSet::new());
     for path in entries.flatten().map(|entry| entry.path()).filter(|path| *path != own) {
         if path.is_dir() {
+            gone.extend(programs(&path));
             remove_below(&path)?;
         } else {
             fs::remove_file(&path).map_err(io_error("remove", &path))?;
         }
         removed.push(path);
     }
+    await_end(&gone);
     Ok(removed)
 }
 

@@ -25,6 +25,7 @@ use crate::{
         fixture::{SERVICE_ACCOUNT, TOKEN, busybox},
         process::{self, Output, Running, wait_for},
         runner::{Daemon, Test, With},
+        steady::rename_layout,
     },
     sys::{self, bpf},
 };
@@ -32,6 +33,7 @@ use crate::{
 pub(crate) const TESTS: &[Test] = &[
     test("daemon-dies", Daemon::Own, daemon_dies),
     test("registered-after-restart", Daemon::Own, registered_after_restart),
+    test("registered-after-upgrade", Daemon::Own, registered_after_upgrade),
     test("proc-unreadable", Daemon::Own, proc_unreadable),
     test("log-full", Daemon::Own, log_full),
     test("ids-reused", Daemon::On, ids_reused),
@@ -170,8 +172,18 @@ fn held_by(context: &Context, lockc: &mut Lockc) -> Result<Output> {
 /// Whoever starts as soon as a restarted daemon is ready has what that decides: programs of the one before do not come
 /// in between and lose its registration.
 fn registered_after_restart(context: &Context) -> Result<()> {
+    ensure_decided_after(context, || Ok(()))
+}
+
+/// Nor do programs of another layout version, to which whoever starts is nobody they know.
+fn registered_after_upgrade(context: &Context) -> Result<()> {
+    ensure_decided_after(context, rename_layout)
+}
+
+fn ensure_decided_after(context: &Context, change: impl FnOnce() -> Result<()>) -> Result<()> {
     let mut lockc = context.start_lockc(&context.config())?;
     lockc.kill();
+    change()?;
     lockc.restart()?;
     for _ in 0..3 {
         ensure_decided(context)?;
