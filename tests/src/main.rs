@@ -26,7 +26,8 @@ use harness::{
 };
 
 const USAGE: &str = "usage: lockc-tests run --suite micro|kernel|full [--runtime NAME] [--off] \
-                     [--thorough] [--containers N] [--parallel N] [--failures N] [FILTER...]\n       \
+                     [--thorough] [--containers N] [--parallel N] [--failures N] [--short N] \
+                     [FILTER...]\n       \
                      lockc-tests soak --minutes N [--seed S]\n       \
                      lockc-tests list | demo | probe VERB ARG...";
 
@@ -85,6 +86,7 @@ impl Options {
                     options.amounts = Amounts {
                         containers: 200,
                         failures: 5000,
+                        short: 100_000,
                         reloads: 1000,
                         restarts: 500,
                         crowd: 1000,
@@ -96,6 +98,7 @@ impl Options {
                 "--containers" => options.amounts.containers = value()?.parse()?,
                 "--parallel" => options.amounts.parallel = value()?.parse()?,
                 "--failures" => options.amounts.failures = value()?.parse()?,
+                "--short" => options.amounts.short = value()?.parse()?,
                 option if option.starts_with('-') => bail!("no option {option}\n{USAGE}"),
                 filter => options.filters.push(filter.to_owned()),
             }

@@ -95,6 +95,8 @@ pub(crate) struct Amounts {
     pub(crate) parallel: usize,
     /// Starts of containers that fail.
     pub(crate) failures: usize,
+    /// Containers that end at once.
+    pub(crate) short: usize,
     /// Changes of the configuration in a row.
     pub(crate) reloads: usize,
     /// Restarts of the daemon under a running container.
@@ -113,6 +115,7 @@ impl Amounts {
         containers: 12,
         parallel: 4,
         failures: 50,
+        short: 200,
         reloads: 30,
         restarts: 3,
         crowd: 20,

@@ -2,8 +2,11 @@
 
 use std::{
     fs,
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicUsize, Ordering},
+    time::Instant,
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
@@ -14,15 +17,18 @@ use crate::{
         Container, Context, Runtime,
         container::DEADLINE,
         daemon::{pinned_map, tail},
+        fixture::{SERVICE_ACCOUNT, TOKEN},
         holdings::{TIDY, resident, settled},
         process,
         runner::{Daemon, Test, With},
+        say,
     },
     sys::{bpf, is_before_6_2},
 };
 
 pub(crate) const TESTS: &[Test] = &[
     test("failing-starts", failing_starts),
+    Test { daemon: Daemon::Own, ..test("short-containers", short_containers) },
     test("uncounted-ends", uncounted_ends),
     test("verified-instructions", verified_instructions),
 ];
@@ -33,6 +39,8 @@ const fn test(name: &'static str, run: fn(&Context) -> Result<()>) -> Test {
 
 /// Index of the counter of tasks whose end was not counted.
 const UNCOUNTED: u32 = 5;
+/// After how many short containers it says how far it is.
+const SHORT_AT_ONCE: usize = 10_000;
 /// Growth of the daemon's memory that is not a leak, in KiB.
 const ALLOWANCE: u64 = 2048;
 
@@ -110,6 +118,82 @@ fn failing_starts(context: &Context) -> Result<()> {
         );
         Ok(())
     })
+}
+
+/// Containers that end as soon as they have begun, and whose ids are used again at once: each is refused the token, and
+/// none leaves anything. Their runtime is one of ours, as a real one takes a hundred times as long.
+fn short_containers(context: &Context) -> Result<()> {
+    let (total, threads) = (context.amounts.short, context.amounts.parallel);
+    let binary = context.node_bin().join("runc-short");
+    fs::copy("/proc/self/exe", &binary).with_context(|| binary.display().to_string())?;
+    let token = format!("{SERVICE_ACCOUNT}/token");
+    let bundles = (0..threads)
+        .map(|_| {
+            let id = context.id("short");
+            let bundle = context.token_bundle(&id, &["/bin/probe", "read", &token]);
+            bundle.write()?;
+            Ok((id, bundle.dir().to_owned()))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let run = |id: &str, bundle: &Path| -> Result<String> {
+        let mut command = Command::new(&binary);
+        // That is how a test binary knows that it is to be the probe.
+        command.arg0("probe").args(["run", "--bundle"]).arg(bundle).arg(id);
+        Ok(process::run(&mut command, DEADLINE)?.success("run")?.stdout)
+    };
+    for (id, bundle) in &bundles {
+        let said = run(id, bundle)?;
+        ensure!(said.starts_with(&format!("read OK {TOKEN}\n")), "without lockc: {said:?}");
+    }
+    let mut lockc = context.start_lockc(&context.config())?;
+    let next = AtomicUsize::new(0);
+    let some = |most: usize| -> Result<()> {
+        next.store(0, Ordering::Relaxed);
+        std::thread::scope(|scope| {
+            let one_by_one = |(id, bundle): &(String, PathBuf)| -> Result<()> {
+                while next.fetch_add(1, Ordering::Relaxed) < most {
+                    let said = run(id, bundle)?;
+                    ensure!(said.starts_with("read EPERM open\n"), "{id} is not refused: {said:?}");
+                }
+                Ok(())
+            };
+            let threads: Vec<_> =
+                bundles.iter().map(|bundle| scope.spawn(move || one_by_one(bundle))).collect();
+            threads
+                .into_iter()
+                .try_for_each(|thread| thread.join().map_err(|_| anyhow!("a thread panicked"))?)
+        })
+        .with_context(|| format!("log:\n{}\n", tail(&lockc.log().unwrap_or_default(), 20)))
+    };
+    // Some before, so that what is allocated for good is allocated.
+    some(20 * threads)?;
+    let (before, memory) = (settled(&lockc, None)?, resident(lockc.pid()?)?);
+    let begin = Instant::now();
+    for done in (0..total).step_by(SHORT_AT_ONCE) {
+        some(SHORT_AT_ONCE.min(total - done))?;
+        let (done, seconds) = (total.min(done + SHORT_AT_ONCE), begin.elapsed().as_secs());
+        let memory = resident(lockc.pid()?)?;
+        say(format_args!("leaks: {done} short containers in {seconds} s, {memory} KiB"));
+    }
+    let took = begin.elapsed().as_secs_f64();
+    lockc.check_alive()?;
+    let after = settled(&lockc, Some(&before))?;
+    let grown = resident(lockc.pid()?)?.saturating_sub(memory);
+    say(format_args!(
+        "leaks: {total} short containers in {took:.0} s; resident memory {memory} KiB and {grown} more; before \
+         {before:?}, after {after:?}"
+    ));
+    ensure!(grown <= ALLOWANCE, "after {total} starts the daemon has grown by {grown} KiB");
+    let log = lockc.log()?;
+    let lost = log.lines().position(|line| line.contains("noticed unregistered"));
+    ensure!(lost.is_none(), "a registration was lost; log to there:\n{}", to_line(&log, lost));
+    Ok(())
+}
+
+/// The lines of a log before this one, and it.
+fn to_line(log: &str, number: Option<usize>) -> String {
+    let lines: Vec<&str> = log.lines().take(number.map_or(0, |it| it + 1)).collect();
+    tail(&lines.join("\n"), 20)
 }
 
 /// Kernels before 6.2 do not count the end of a task that comes while a hook runs on the same processor;
