@@ -59,3 +59,14 @@ fn the_drop_in_of_cloud_init_is_usable() {
     let config = Checked::new(sources).usable().unwrap();
     assert_eq!(config.mode(&config.default.policy, None), Mode::Audit);
 }
+
+/// systemd breaks a cycle at boot by not starting one of its units. A service without `DefaultDependencies=no` comes after
+/// `basic.target`, and that after every socket.
+#[test]
+fn the_unit_comes_before_no_socket() {
+    let unit = include_str!("../../deb/lockc.service");
+    let lines = unit.lines().filter_map(|line| line.strip_prefix("Before="));
+    let before: Vec<_> = lines.flat_map(str::split_whitespace).collect();
+    assert!(before.contains(&"docker.service"), "{before:?}");
+    assert!(!before.iter().any(|unit| unit.ends_with(".socket")), "{before:?}");
+}
