@@ -1,6 +1,6 @@
 #!/bin/sh
-# Adds bpf to the kernel's list of security modules, as Debian's kernels do not have it there. It
-# takes a restart.
+# Adds bpf to the kernel's list of security modules where it is not there, as on Ubuntu. It takes a
+# restart.
 set -eu
 
 list=$(cat /sys/kernel/security/lsm)
