@@ -8,6 +8,7 @@ use std::{
 
 use clap::Parser as _;
 use lockc::{commands::Cli, config::Config};
+use lockc_common::LAYOUT_VERSION;
 
 fn documents() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -79,4 +80,23 @@ fn command_lines_in_documents_are_understood() {
         }
     }
     assert!(count > 10, "only {count}");
+}
+
+#[test]
+fn layout_in_documents_is_this_one() {
+    let mut count = 0;
+    for path in documents() {
+        let text = fs::read_to_string(&path).unwrap();
+        for phrase in ["layout version ", "/sys/fs/bpf/lockc/v"] {
+            for (at, _) in text.match_indices(phrase) {
+                let rest = &text[at + phrase.len()..];
+                let digits = rest.split(|char: char| !char.is_ascii_digit()).next().unwrap();
+                // Others speak of layouts as such.
+                let Ok(number) = digits.parse::<u32>() else { continue };
+                assert_eq!(number, LAYOUT_VERSION, "{}: {phrase}{number}", path.display());
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 1, "only {count}");
 }
