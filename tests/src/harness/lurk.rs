@@ -51,7 +51,7 @@ impl Lurk {
     }
 
     /// Has all of them try, and gives what they say, in the order of their names.
-    fn try_it(&mut self) -> Result<Vec<String>> {
+    pub(crate) fn try_it(&mut self) -> Result<Vec<String>> {
         let path = |what: &str| self.shared.join(format!("{what}.{}", self.round));
         fs::write(path("go"), "")?;
         let said = wait_for("what they say", PATIENCE, || {

@@ -41,14 +41,14 @@ fn token() -> String {
 }
 
 /// A container whose processes try to read the token when they are told to.
-struct Lurkers {
+pub(super) struct Lurkers {
     container: Container,
     id: String,
-    lurk: Lurk,
+    pub(super) lurk: Lurk,
 }
 
 impl Lurkers {
-    fn start(context: &Context, setup: impl FnOnce(&mut Bundle)) -> Result<Self> {
+    pub(super) fn start(context: &Context, setup: impl FnOnce(&mut Bundle)) -> Result<Self> {
         let id = context.id("lurk");
         let lurk = Lurk::new(context, &id)?;
         let words = Lurk::words();
@@ -62,7 +62,7 @@ impl Lurkers {
         Ok(Self { container, id, lurk })
     }
 
-    fn ensure_all(&mut self, what: &str) -> Result<()> {
+    pub(super) fn ensure_all(&mut self, what: &str) -> Result<()> {
         self.lurk.ensure_all(what)
     }
 

@@ -1,17 +1,25 @@
 //! The host goes on as before: what containers may not do, its processes may, at the same time.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount, umount2};
 
-use crate::harness::{
-    Container, Context,
-    container::DEADLINE,
-    daemon::{LOCKC, PINS, pinned_map},
-    fixture::{SECRET, SERVICE_ACCOUNT, TOKEN},
-    process::{self, Output},
-    runner::{Daemon, Test, With},
+use super::adoption::Lurkers;
+use crate::{
+    harness::{
+        Container, Context,
+        container::DEADLINE,
+        daemon::{LOCKC, PINS, pinned_map},
+        fixture::{SECRET, SERVICE_ACCOUNT, TOKEN},
+        process::{self, Output, wait_for},
+        runner::{Daemon, Test, With},
+    },
+    sys::bpf,
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -23,6 +31,13 @@ pub(crate) const TESTS: &[Test] = &[
         run: untouched,
     },
     Test { group: "host", name: "unload", daemon: Daemon::Own, with: With::One, run: unload },
+    Test {
+        group: "host",
+        name: "unload-held",
+        daemon: Daemon::Own,
+        with: With::One,
+        run: unload_held,
+    },
 ];
 
 /// The probe's verbs, tried by processes of the host while a container runs.
@@ -154,6 +169,43 @@ fn unload(context: &Context) -> Result<()> {
     let output = process::run(Command::new(LOCKC).arg("status"), DEADLINE)?;
     ensure!(output.stdout == "not running; nothing is enforced\n", "{output}");
     Ok(())
+}
+
+/// A program that another process has open is not gone, and goes on: `lockc unload` says so, and who has it.
+fn unload_held(context: &Context) -> Result<()> {
+    let mut lockc = context.start_lockc(&context.config())?;
+    let mut lurkers = Lurkers::start(context, |_| ())?;
+    lockc.kill();
+    let link = bpf::open(&pinned_link("file_open")?, 0).context("open a link")?;
+    let unload = || process::run(Command::new(LOCKC).arg("unload"), DEADLINE);
+    let who = format!("held by process {} (lockc-tests); end what holds them", std::process::id());
+    complains(&unload()?, &["not everything could be removed", "1 program without a pin", &who])?;
+    // Those that it makes from now on are nobody's: what labels them is gone.
+    let said = lurkers.lurk.try_it()?;
+    ensure!(said.contains(&"first EPERM open".to_owned()), "while a program is held: {said:?}");
+
+    drop(link);
+    let is_detached = || Ok((bpf::count_objects()?[2] == 0).then_some(()));
+    wait_for("the end of the program", DEADLINE, is_detached)?;
+    lurkers.ensure_all(&format!("OK {TOKEN}")).context("when nothing is held any more")?;
+    unload()?.success("once more").map(drop)
+}
+
+/// Where the link of this name is pinned, of whatever generation.
+fn pinned_link(name: &str) -> Result<PathBuf> {
+    let below = |path: &Path| -> Result<Vec<PathBuf>> {
+        let entries = fs::read_dir(path).with_context(|| format!("list {}", path.display()))?;
+        Ok(entries.flatten().map(|entry| entry.path()).collect())
+    };
+    for version in below(PINS.as_ref())? {
+        for generation in below(&version.join("links"))? {
+            let path = generation.join(name);
+            if path.exists() {
+                return Ok(path);
+            }
+        }
+    }
+    bail!("no link {name} below {PINS}")
 }
 
 /// Checks that a command has failed, and said why.

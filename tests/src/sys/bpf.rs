@@ -48,8 +48,8 @@ fn bpf(command: u32, attributes: &mut Attributes) -> nix::Result<libc::c_long> {
     Errno::result(unsafe { libc::syscall(libc::SYS_bpf, command, ptr::from_mut(attributes), size) })
 }
 
-/// Opens the map pinned at `path`.
-fn open(path: &Path, flags: u32) -> nix::Result<OwnedFd> {
+/// Opens the map, program or link pinned at `path`.
+pub(crate) fn open(path: &Path, flags: u32) -> nix::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
     // pathname; bpf_fd and file_flags.
     let mut attributes: Attributes =
