@@ -15,7 +15,7 @@ mod soak;
 mod suite;
 mod sys;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -89,9 +89,11 @@ impl Options {
                         short: 100_000,
                         reloads: 1000,
                         restarts: 500,
+                        rest: Duration::from_millis(1),
                         crowd: 1000,
                         tasks: 10_000,
                         in_flight: 200,
+                        longest: Duration::from_hours(4),
                         ..options.amounts
                     };
                 }

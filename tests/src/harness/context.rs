@@ -5,6 +5,7 @@ use std::{
     collections::HashMap,
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -101,12 +102,17 @@ pub(crate) struct Amounts {
     pub(crate) reloads: usize,
     /// Restarts of the daemon under a running container.
     pub(crate) restarts: usize,
+    /// How long that container rests between two attempts: without rest it takes an emulated machine's one processor from
+    /// the daemon.
+    pub(crate) rest: Duration,
     /// Containers that run at the same time in the tests of scale.
     pub(crate) crowd: usize,
     /// Tasks that all of these have together.
     pub(crate) tasks: usize,
     /// Starts that are under way at once.
     pub(crate) in_flight: usize,
+    /// Longest time that a test may take; the longest takes six minutes on a machine with nothing else to do.
+    pub(crate) longest: Duration,
 }
 
 impl Amounts {
@@ -118,9 +124,11 @@ impl Amounts {
         short: 200,
         reloads: 30,
         restarts: 3,
+        rest: Duration::ZERO,
         crowd: 20,
         tasks: 1000,
         in_flight: 20,
+        longest: Duration::from_mins(20),
     };
 }
 

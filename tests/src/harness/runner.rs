@@ -87,7 +87,7 @@ pub(crate) fn run(context: &Context, tests: &[&Test], only_off: bool) -> (usize,
     let mut tally =
         Tally { context, passed: 0, failed: 0, earlier: HashMap::new(), now: Arc::default() };
 
-    if let Err(error) = Watch::start(&tally.now) {
+    if let Err(error) = Watch::start(&tally.now, context.amounts.longest) {
         return tally.give_up(&error.into());
     }
 
@@ -141,9 +141,6 @@ struct Tally<'c> {
     now: Arc<Now>,
 }
 
-/// Longest time that a test may take; the longest takes six minutes on a machine with nothing else to do.
-const LONGEST: Duration = Duration::from_mins(20);
-
 /// Which test is run, and since when.
 type Now = Mutex<Option<(String, Instant)>>;
 
@@ -151,15 +148,15 @@ type Now = Mutex<Option<(String, Instant)>>;
 struct Watch;
 
 impl Watch {
-    fn start(now: &Arc<Now>) -> std::io::Result<()> {
+    fn start(now: &Arc<Now>, longest: Duration) -> std::io::Result<()> {
         let now = Arc::clone(now);
         thread::Builder::new().name("watch".into()).spawn(move || {
             loop {
                 thread::sleep(Duration::from_secs(5));
                 let now = lock(&now);
                 let Some((label, since)) = now.as_ref() else { continue };
-                if since.elapsed() > LONGEST {
-                    super::say(format_args!("FAILED {label}: not done within {LONGEST:?}"));
+                if since.elapsed() > longest {
+                    super::say(format_args!("FAILED {label}: not done within {longest:?}"));
                     for line in all_threads().lines() {
                         super::say(format_args!("    {line}"));
                     }

@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -16,6 +16,7 @@ use crate::harness::{
     lurk::Lurk,
     process::wait_for,
     runner::{Daemon, Test, With},
+    say,
     steady::{Loop, rename_layout},
 };
 
@@ -212,16 +213,26 @@ fn never_pauses(context: &Context) -> Result<()> {
     let (read, _) = Loop::start(context, context.runtime(), "restricted", Duration::ZERO)?.end()?;
     ensure!(read > 0, "the loop cannot read without lockc either");
     let mut lockc = context.start_lockc(&context.config())?;
-    let looping = Loop::start(context, context.runtime(), "restricted", Duration::ZERO)?;
+    let looping = Loop::start(context, context.runtime(), "restricted", context.amounts.rest)?;
+    let begin = Instant::now();
     for number in 1..=context.amounts.restarts {
         lockc.kill();
         if number.is_multiple_of(3) {
             rename_layout()?;
         }
         lockc.restart().with_context(|| format!("restart {number}"))?;
+        if number.is_multiple_of(50) {
+            let seconds = begin.elapsed().as_secs();
+            say(format_args!("adoption: {number} restarts in {seconds} s"));
+        }
     }
     lockc.check_alive()?;
     let (read, refused) = looping.end()?;
+    say(format_args!(
+        "adoption: {} restarts, {} with another layout: {read} reads let through, {refused} refused",
+        context.amounts.restarts,
+        context.amounts.restarts / 3
+    ));
     ensure!(read == 0 && refused > 100, "{read} reads were let through, {refused} refused");
     Ok(())
 }
