@@ -156,9 +156,16 @@ impl Container {
 
     /// `delete --force`.
     pub(crate) fn delete(&self) -> Result<()> {
-        let mut command = self.runtime.command();
-        command.args(["delete", "--force", &self.id]);
-        process::run(&mut command, DEADLINE)?.success("delete --force").map(drop)
+        process::wait_for("its deletion", DEADLINE, || {
+            let mut command = self.runtime.command();
+            command.args(["delete", "--force", &self.id]);
+            let output = process::run(&mut command, DEADLINE)?;
+            // youki waits for its processes for a moment only (`delete_with_retry`, libcgroups 0.7.0), whoever watches.
+            if output.stderr.contains("failed to remove cgroup") {
+                return Ok(None);
+            }
+            output.success("delete --force").map(|_| Some(()))
+        })
     }
 
     /// Whether the runtime says that the container runs.
