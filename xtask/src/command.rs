@@ -49,6 +49,20 @@ pub(crate) fn run(command: &mut Command, label: &str) -> Result<()> {
     output(command, label).map(drop)
 }
 
+/// Runs one check; its findings go to the terminal when there are any.
+pub(crate) fn check(what: &str, command: &mut Command) -> bool {
+    match output(command, what) {
+        Ok(_) => {
+            println!("ok     {what}");
+            true
+        }
+        Err(error) => {
+            println!("FAILED {what}\n{error:#}");
+            false
+        }
+    }
+}
+
 /// Does `work`, and prints `label` to stderr if it is not done soon.
 pub(crate) fn patiently<T>(label: &str, work: impl FnOnce() -> T) -> T {
     let (done, wait) = mpsc::channel::<()>();

@@ -9,10 +9,10 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    apt::{KEYRING, Suite},
+    apt::Suite,
     command,
+    debootstrap::{debootstrap, remove},
     kernel::{Architecture, Files},
-    mirror,
     paths::{self, Digest},
     setup::as_root,
 };
@@ -147,22 +147,16 @@ fn forget_others(dir: &Path) -> Result<()> {
 fn install(work: &Path, root: &Path, architecture: Architecture) -> Result<()> {
     let finish = work.join("finish");
     fs::write(&finish, FINISH).with_context(|| format!("cannot write {}", finish.display()))?;
-    let architecture = architecture.debian();
-    let mirror = mirror::debian()?;
-    command::run(
-        as_root("mmdebstrap")
-            .args(["--quiet", "--mode=root", "--variant=minbase", "--format=directory"])
-            .arg(format!("--architectures={architecture}"))
-            .arg(format!("--include={},{}", PACKAGES.join(","), SOFTWARE.join(",")))
-            .arg("--aptopt=APT::Install-Recommends false")
-            .args(EXCLUDED.map(|path| format!("--dpkgopt=path-exclude={path}")))
-            .arg("--dpkgopt=force-unsafe-io")
-            .arg(format!("--customize-hook=sh -eu {} \"$1\" {architecture}", finish.display()))
-            .arg(SUITE)
-            .arg(root)
-            .arg(format!("deb [signed-by={KEYRING}] {mirror} {SUITE} main")),
-        "building the full guest's image (about a minute)",
-    )
+    let hook =
+        format!("--customize-hook=sh -eu {} \"$1\" {}", finish.display(), architecture.debian());
+    let options: Vec<_> = EXCLUDED
+        .iter()
+        .map(|path| format!("--dpkgopt=path-exclude={path}"))
+        .chain([hook])
+        .collect();
+    let packages = [&PACKAGES[..], &SOFTWARE].concat();
+    let label = "building the full guest's image (about a minute)";
+    debootstrap(root, SUITE, architecture, &packages, &options, label)
 }
 
 /// Gives the guest its kernel's modules, with the index that modprobe needs.
@@ -174,8 +168,4 @@ fn add_modules(root: &Path, kernel: &Files) -> Result<()> {
     command::run(as_root("cp").args([&kernel.builtin, &into.join(release)]), "copying modules")?;
     command::run(as_root("chown").args(["-R", "0:0"]).arg(&into), "copying modules")?;
     command::run(as_root("depmod").arg("-b").arg(root).arg(release), "indexing modules")
-}
-
-fn remove(dir: &Path) -> Result<()> {
-    command::run(as_root("rm").arg("-rf").arg("--one-file-system").arg(dir), "tidying up")
 }

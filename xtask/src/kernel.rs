@@ -38,6 +38,11 @@ pub(crate) enum Architecture {
 }
 
 impl Architecture {
+    /// This machine's.
+    pub(crate) fn host() -> Self {
+        if cfg!(target_arch = "aarch64") { Self::Aarch64 } else { Self::X86_64 }
+    }
+
     /// Debian's name.
     pub(crate) fn debian(self) -> &'static str {
         match self {

@@ -6,7 +6,8 @@ use anyhow::Result;
 
 use crate::{
     artifacts::cargo,
-    command, paths,
+    command::check,
+    paths,
     setup::{self, Tool},
 };
 
@@ -57,18 +58,4 @@ fn ebpf(architecture: &str) -> Command {
         .args(["clippy", "--quiet", "--package", "lockc-ebpf"])
         .args(["-Z", "build-std=core", "--target", "bpfel-unknown-none", "--", "-D", "warnings"]);
     cargo
-}
-
-/// Runs one check; its findings go to the terminal when there are any.
-fn check(what: &str, command: &mut Command) -> bool {
-    match command::output(command, what) {
-        Ok(_) => {
-            println!("ok     {what}");
-            true
-        }
-        Err(error) => {
-            println!("FAILED {what}\n{error:#}");
-            false
-        }
-    }
 }

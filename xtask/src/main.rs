@@ -12,6 +12,7 @@ mod apt;
 mod artifacts;
 mod command;
 mod cpio;
+mod debootstrap;
 mod demo;
 mod escapes;
 mod fuzz;

@@ -288,7 +288,7 @@ fn unit() -> Result<Tally> {
     let mut cargo = cargo();
     cargo
         .args(["test", "--workspace", "--exclude", "lockc-ebpf", "--no-fail-fast"])
-        .args(["--target", host().target()])
+        .args(["--target", Architecture::host().target()])
         .stdin(Stdio::null())
         .stdout(file)
         .stderr(copy);
@@ -302,10 +302,6 @@ fn unit() -> Result<Tally> {
         tally.fail(&format!("cargo test: {status}\n{}", last.join("\n")));
     }
     Ok(tally)
-}
-
-fn host() -> Architecture {
-    if cfg!(target_arch = "aarch64") { Architecture::Aarch64 } else { Architecture::X86_64 }
 }
 
 fn read(path: &Path) -> Result<String> {
