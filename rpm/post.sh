@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # $1: 1 for an installation, 2 or more for an upgrade.
 if [ -r /sys/kernel/security/lsm ] && ! tr , '\n' </sys/kernel/security/lsm | grep -qx bpf; then
 	cat >&2 <<-EOF

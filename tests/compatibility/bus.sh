@@ -1,6 +1,6 @@
 #!/bin/sh -eu
 # A message bus: abstract and named sockets, credentials, a daemon that starts on demand.
-export DBUS_SESSION_BUS_ADDRESS= XDG_RUNTIME_DIR=/tmp
+export DBUS_SESSION_BUS_ADDRESS='' XDG_RUNTIME_DIR=/tmp
 dbus-run-session -- sh -euc '
 	call() { dbus-send --print-reply=literal --dest=org.freedesktop.DBus / "org.freedesktop.DBus.$@"; }
 	call ListActivatableNames | tr -s " " "\n" | grep -c DBus

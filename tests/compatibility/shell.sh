@@ -7,7 +7,7 @@ cat /tmp/fifo
 wait
 until [ -s /tmp/count ]; do sleep 0.1; done
 cat /tmp/count
-coproc tr a-z A-Z
+coproc tr "[:lower:]" "[:upper:]"
 echo shouted >&"${COPROC[1]}"
 eval "exec ${COPROC[1]}>&-"
 cat <&"${COPROC[0]}"

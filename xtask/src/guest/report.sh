@@ -18,7 +18,7 @@ cat </.guest/out >"$(port out)" &
 out=$!
 cat </.guest/err >"$(port err)" &
 err=$!
-cd /root
+cd /root || exit
 sh /.guest/command </dev/null >/.guest/out 2>/.guest/err
 code=$?
 # What the command left running may hold the pipes open: wait for the end of its
