@@ -15,6 +15,7 @@ mod cpio;
 mod debootstrap;
 mod demo;
 mod escapes;
+mod examples;
 mod fuzz;
 mod guest;
 mod image;
@@ -48,6 +49,7 @@ struct Cli {
 enum Verb {
     Demo(demo::Demo),
     Escapes(escapes::Escapes),
+    Examples(examples::Examples),
     Fuzz(fuzz::Fuzz),
     Lint(lint::Lint),
     Package(package::Package),
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Demo(demo) => demo.run(),
         Verb::Escapes(escapes) => escapes.run(),
+        Verb::Examples(examples) => examples.run(),
         Verb::Fuzz(fuzz) => fuzz.run(),
         Verb::Lint(lint) => lint.run(),
         Verb::Package(package) => package.run(),
