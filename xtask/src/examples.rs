@@ -71,8 +71,10 @@ const CHECKS: [(&str, &str); 13] = [
     ),
     (
         "systemd-analyze verify",
+        // Keys that it does not know, it only warns of.
         "systemd-analyze verify --man=no deb/*.service xtask/src/guest/*.service \
-         examples/systemd/*.service examples/systemd/*.timer",
+         examples/systemd/*.service examples/systemd/*.timer >/tmp/said 2>&1 && [ ! -s /tmp/said ] || \
+         { cat /tmp/said; exit 1; }",
     ),
     ("cloud-init schema", "cloud-init schema --config-file examples/cloud-init/lockc.yaml"),
     ("ruby -c", "ruby -c vagrant/Vagrantfile"),
