@@ -1,7 +1,10 @@
-//! The daemon's log: lines for stderr, through a queue. Who reads stderr may be stuck, a journal on a full disk or one
-//! that is itself in a container; the gate must not be.
+//! The daemon's log: lines for stderr, or entries for systemd's journal, through a queue. Who takes them may be stuck, a
+//! journal on a full disk or one that is itself in a container; the gate must not be.
+
+mod journal;
 
 use std::{
+    env,
     io::{self, Write},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
@@ -11,9 +14,10 @@ use std::{
     time::Duration,
 };
 
-use env_logger::{Builder, Env, Target};
+use env_logger::{Builder, Env, Logger, Target};
 use log::{Level, Record};
 
+use self::journal::Journal;
 use crate::{
     config::{Config, LogFormat},
     daemon,
@@ -32,38 +36,86 @@ impl Log {
     /// Begins to log as `config` says.
     pub(super) fn start(config: &Config) -> io::Result<Self> {
         let backlog = Arc::new(Backlog::default());
-        let lines = Lines::start(Arc::clone(&backlog), io::stderr())?;
         // Everything passes this filter, and the level is set apart from it, as it can change later.
         let mut builder = Builder::from_env(Env::default().default_filter_or("trace"));
-        builder.target(Target::Pipe(Box::new(lines)));
-        let note = |record: &Record<'_>| {
-            if record.level() == Level::Error {
-                daemon::note_error(&one_line(&record.args().to_string()));
-            }
-        };
-        match config.daemon.log_format {
-            LogFormat::Text => {
-                builder.format(move |out, record| {
-                    note(record);
-                    let message = one_line(&record.args().to_string());
-                    writeln!(out, "{} {:5} {message}", out.timestamp(), record.level())
-                });
-            }
-            LogFormat::Json => {
-                builder.format(move |out, record| {
-                    note(record);
-                    let line = serde_json::json!({
-                        "time": out.timestamp_micros().to_string(),
-                        "level": record.level().as_str(),
-                        "message": record.args().to_string(),
-                    });
-                    writeln!(out, "{line}")
-                });
-            }
+        if let Some(journal) = journal(config) {
+            let lines = Lines::start(Arc::clone(&backlog), journal, |text| {
+                journal::entry(Level::Warn, text, &None::<(&str, &str)>)
+            })?;
+            let entries = Entries { filter: builder.build(), lines };
+            log::set_max_level(entries.filter.filter());
+            log::set_boxed_logger(Box::new(entries)).map_err(io::Error::other)?;
+        } else {
+            let lines = Lines::start(Arc::clone(&backlog), io::stderr(), |text| {
+                format!("lockc: {text}\n").into_bytes()
+            })?;
+            builder.target(Target::Pipe(Box::new(lines)));
+            lines_of(config.daemon.log_format, &mut builder);
+            builder.init();
         }
-        builder.init();
         daemon::set_log_level(config.daemon.log_level);
         Ok(Self(backlog))
+    }
+}
+
+/// The journal, where stderr leads there and is not for something else to parse.
+fn journal(config: &Config) -> Option<Journal> {
+    let stream = env::var_os("JOURNAL_STREAM");
+    let is_wanted = config.daemon.log_format == LogFormat::Text
+        && journal::is_stream(stream.as_deref(), io::stderr());
+    // If it cannot be had by its socket, lines get there.
+    if is_wanted { Journal::connect(journal::SOCKET.as_ref()).ok() } else { None }
+}
+
+/// Entries for the journal.
+struct Entries {
+    filter: Logger,
+    lines: Lines,
+}
+
+impl log::Log for Entries {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        self.filter.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.filter.matches(record) {
+            note(record);
+            let message = one_line(&record.args().to_string());
+            self.lines.put(journal::entry(record.level(), &message, record.key_values()));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// For `lockc status`.
+fn note(record: &Record<'_>) {
+    if record.level() == Level::Error {
+        daemon::note_error(&one_line(&record.args().to_string()));
+    }
+}
+
+fn lines_of(format: LogFormat, builder: &mut Builder) {
+    match format {
+        LogFormat::Text => {
+            builder.format(|out, record| {
+                note(record);
+                let message = one_line(&record.args().to_string());
+                writeln!(out, "{} {:5} {message}", out.timestamp(), record.level())
+            });
+        }
+        LogFormat::Json => {
+            builder.format(|out, record| {
+                note(record);
+                let line = serde_json::json!({
+                    "time": out.timestamp_micros().to_string(),
+                    "level": record.level().as_str(),
+                    "message": record.args().to_string(),
+                });
+                writeln!(out, "{line}")
+            });
+        }
     }
 }
 
@@ -112,21 +164,32 @@ struct Lines {
 }
 
 impl Lines {
-    fn start(backlog: Arc<Backlog>, out: impl Write + Send + 'static) -> io::Result<Self> {
+    /// Writes to `out` in a thread of its own; `line` makes a line of what the log says of itself.
+    fn start(
+        backlog: Arc<Backlog>,
+        out: impl Write + Send + 'static,
+        line: fn(&str) -> Vec<u8>,
+    ) -> io::Result<Self> {
         let (queue, lines) = sync_channel(QUEUE);
         let written = Arc::clone(&backlog);
-        thread::Builder::new().name("log".into()).spawn(move || write(&lines, &written, out))?;
+        thread::Builder::new()
+            .name("log".into())
+            .spawn(move || write(&lines, &written, out, line))?;
         Ok(Self { backlog, queue })
+    }
+
+    fn put(&self, line: Vec<u8>) {
+        let mut counts = self.backlog.counts();
+        match self.queue.try_send(line) {
+            Ok(()) => counts.waiting += 1,
+            Err(_) => counts.dropped += 1,
+        }
     }
 }
 
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let mut counts = self.backlog.counts();
-        match self.queue.try_send(line.to_vec()) {
-            Ok(()) => counts.waiting += 1,
-            Err(_) => counts.dropped += 1,
-        }
+        self.put(line.to_vec());
         Ok(line.len())
     }
 
@@ -136,18 +199,26 @@ impl Write for Lines {
 }
 
 /// Writes lines as they come, and says how many were dropped before.
-fn write(lines: &Receiver<Vec<u8>>, backlog: &Backlog, mut out: impl Write) {
+fn write(
+    lines: &Receiver<Vec<u8>>,
+    backlog: &Backlog,
+    mut out: impl Write,
+    note: fn(&str) -> Vec<u8>,
+) {
     for line in lines {
-        let dropped = std::mem::take(&mut backlog.counts().dropped);
-        // A log that cannot be written is nothing that could be logged.
+        let mut dropped = std::mem::take(&mut backlog.counts().dropped);
         if dropped > 0 {
-            let _ = writeln!(
-                out,
-                "lockc: {dropped} lines of the log were dropped, as nobody took them"
-            );
+            let text = format!("{dropped} lines of the log were dropped, as nobody took them");
+            if out.write_all(&note(&text)).is_ok() {
+                dropped = 0;
+            }
         }
-        let _ = out.write_all(&line);
+        // A log that cannot be written is nothing that could be logged: it is told when it can be.
+        if out.write_all(&line).is_err() {
+            dropped += 1;
+        }
         let mut counts = backlog.counts();
+        counts.dropped += dropped;
         counts.waiting -= 1;
         if counts.waiting == 0 {
             backlog.empty.notify_all();
@@ -157,7 +228,7 @@ fn write(lines: &Receiver<Vec<u8>>, backlog: &Backlog, mut out: impl Write) {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Read as _, os::unix::net::UnixStream, time::Instant};
+    use std::{io::Read as _, os::unix::net::UnixStream, sync::mpsc, time::Instant};
 
     use super::*;
 
@@ -165,7 +236,8 @@ mod tests {
     fn a_reader_that_is_stuck_holds_nobody_up() {
         let (mut reader, out) = UnixStream::pair().unwrap();
         let backlog = Arc::new(Backlog::default());
-        let mut lines = Lines::start(Arc::clone(&backlog), out).unwrap();
+        let note = |text: &str| format!("lockc: {text}\n").into_bytes();
+        let mut lines = Lines::start(Arc::clone(&backlog), out, note).unwrap();
         let line = [b'x'; 1000];
         let begin = Instant::now();
         // Far more than the socket and the queue take.
@@ -196,6 +268,35 @@ mod tests {
         assert_eq!(dropped, 10 * QUEUE - text.matches('x').count() / line.len());
         assert!(dropped > QUEUE, "{dropped}");
         assert!(text.ends_with("last\n"), "{}", text.len());
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_told_when_it_can_be() {
+        struct Full(u32, mpsc::Sender<Vec<u8>>);
+        impl Write for Full {
+            fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+                if self.0 > 0 {
+                    self.0 -= 1;
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
+                self.1.send(line.to_vec()).unwrap();
+                Ok(line.len())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (send, written) = mpsc::channel();
+        // One line, then the note and another line, and then there is room.
+        let full = Full(3, send);
+        let lines = Lines::start(Arc::default(), full, |text| text.as_bytes().to_vec()).unwrap();
+        for line in [b"1", b"2", b"3"] {
+            lines.put(line.to_vec());
+        }
+        let next = || String::from_utf8(written.recv().unwrap()).unwrap();
+        assert_eq!(next(), "2 lines of the log were dropped, as nobody took them");
+        assert_eq!(next(), "3");
     }
 
     #[test]

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     bpf::{calls, labels::Labels, maps::Maps},
     event::{
+        fields,
         record::{self, Record},
         store::Journal,
     },
@@ -313,13 +314,15 @@ impl Decide for Keeper {
     }
 
     fn answered(&self, decision: Decision, time: Duration, late: bool) {
-        let Decision { allow, message, event } = decision;
+        let Decision { allow, message, mut event } = decision;
         self.meter.count(time, allow, late);
-        if let Some((level, message)) = message {
-            log::log!(level, "{message}");
-        }
-        if let Some(event) = event {
+        if let Some(event) = &mut event {
             self.journal.keep(event);
+        }
+        match (message, event) {
+            (Some((level, message)), Some(event)) => fields::say(level, &message, &event),
+            (Some((level, message)), None) => log::log!(level, "{message}"),
+            (None, _) => {}
         }
     }
 

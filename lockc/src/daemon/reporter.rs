@@ -10,7 +10,7 @@ use nix::time::{ClockId, clock_gettime};
 use super::registry::Registry;
 use crate::{
     bpf::{events::Events, maps::Maps},
-    event::{self, Names, record::Record, store::Journal},
+    event::{self, Names, fields, record::Record, store::Journal},
 };
 
 /// Longest wait for events in one go.
@@ -54,12 +54,13 @@ fn report(event: &Event, maps: &Maps, registry: &Registry, journal: &Journal) {
     let is_gone = event.operation == Operation::Gone as u32;
     let names = names(event, maps, registry);
     let level = if is_gone { Level::Debug } else { Level::Warn };
-    log::log!(level, "{}", event::line(event, &names));
+    let line = event::line(event, &names);
     let mut record = Record::of_event(event, names.container, names.policy, when(event.time));
     if let Some(origin) = registry.origin(event.container) {
         origin.describe(&mut record);
     }
-    journal.keep(Box::new(record));
+    journal.keep(&mut record);
+    fields::say(level, &line, &record);
     if is_gone {
         registry.forget(event.container);
         maps.forget(event.container);

@@ -1,5 +1,6 @@
 //! What the kernel side reports, as people read it.
 
+pub mod fields;
 pub mod record;
 pub mod store;
 

@@ -1,6 +1,6 @@
 //! Events as they are kept, and as programs read them: one JSON object a line.
 
-use std::net::SocketAddr;
+use std::{borrow::Cow, net::SocketAddr};
 
 use jiff::Timestamp;
 use lockc_common::{Event, Operation};
@@ -127,14 +127,19 @@ const MAX_TEXT: usize = 1024;
 
 /// The beginning of a long text.
 pub fn cut(text: &str) -> String {
-    if text.len() <= MAX_TEXT {
-        return text.to_owned();
+    cut_at(text, MAX_TEXT).into_owned()
+}
+
+/// The beginning of a text that is longer than so many bytes.
+pub fn cut_at(text: &str, max: usize) -> Cow<'_, str> {
+    if text.len() <= max {
+        return text.into();
     }
-    let mut end = MAX_TEXT;
+    let mut end = max;
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    format!("{}…", &text[..end])
+    format!("{}…", &text[..end]).into()
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -4,6 +4,7 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use nix::{sys::signal::Signal, unistd::Pid};
+use serde_json::Value;
 
 use crate::harness::{
     Container, Context, Lockc,
@@ -16,7 +17,8 @@ use crate::harness::{
     systemd::{self, DEADLINE, systemctl},
 };
 
-pub(crate) const TESTS: &[Test] = &[test("hung", hung), test("stopped", stopped)];
+pub(crate) const TESTS: &[Test] =
+    &[test("hung", hung), test("stopped", stopped), test("journal", structured)];
 
 const fn test(name: &'static str, run: fn(&Context) -> Result<()>) -> Test {
     Test { group: "service", name, daemon: Daemon::Own, with: With::One, run }
@@ -177,9 +179,74 @@ fn abort() -> Result<()> {
     nix::sys::signal::kill(main_pid()?, Signal::SIGABRT).context("send SIGABRT")
 }
 
+/// A denial is in the journal with all that its event has, each as a field, whatever the container calls itself.
+fn structured(context: &Context) -> Result<()> {
+    const COMM: &str = "x\nLOCKC_A=1";
+    let config = context.scratch().join("service.toml");
+    let events = context.scratch().join("service.jsonl");
+    let file = format!("\n[events]\nfile = \"{}\"\n", events.display());
+    fs::write(&config, context.config() + &file)?;
+    let _service = Service::install(&config)?;
+
+    let id = context.id("journal");
+    let script = format!(
+        "printf 'x\\nLOCKC_A=1' > /proc/self/comm; read line < {SERVICE_ACCOUNT}/token; echo end"
+    );
+    let bundle = context.token_bundle(&id, &["/bin/sh", "-c", &script]);
+    let output = Container::new(context.runtime(), &id, &bundle)?.run()?;
+    ensure!(output.stdout == "end\n", "{output}");
+
+    let find = |operation: &str| -> Result<(Value, Value)> {
+        let of_container = format!("LOCKC_CONTAINER={id}");
+        let of_operation = format!("LOCKC_OPERATION={operation}");
+        let entry = wait_for(format_args!("{operation} in the journal"), DEADLINE, || {
+            let said = journal_of(&["--output=json", &of_container, &of_operation])?;
+            said.lines().next().map(|line| Ok(serde_json::from_str::<Value>(line)?)).transpose()
+        })?;
+        let event =
+            wait_for(format_args!("{operation} in {}", events.display()), DEADLINE, || {
+                let text = fs::read_to_string(&events)?;
+                let mut lines =
+                    text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+                Ok(lines.find(|it| it["id"] == entry["LOCKC_EVENT_ID"]))
+            })?;
+        Ok((entry, event))
+    };
+    for (operation, priority) in [("start", "6"), ("open", "4")] {
+        let (entry, event) = find(operation)?;
+        for (key, value) in event.as_object().context("an event that is no object")? {
+            let key = if key == "id" { "event_id" } else { key };
+            let name = format!("LOCKC_{}", key.to_uppercase());
+            let wanted = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            ensure!(entry[&name] == wanted, "{name} is not {wanted:?}: {entry}");
+        }
+        for (name, wanted) in
+            [("PRIORITY", priority), ("SYSLOG_IDENTIFIER", "lockc"), ("_SYSTEMD_UNIT", UNIT)]
+        {
+            ensure!(entry[name] == wanted, "{name}: {entry}");
+        }
+        ensure!(entry["MESSAGE_ID"].as_str().is_some_and(|it| it.len() == 32), "{entry}");
+        ensure!(entry["MESSAGE"].as_str().is_some_and(|it| it.contains(&id)), "{entry}");
+    }
+    let (denial, _) = find("open")?;
+    for (name, wanted) in [("LOCKC_VERDICT", "denied"), ("LOCKC_COMM", COMM)] {
+        ensure!(denial[name] == wanted, "{name}: {denial}");
+    }
+    let path = denial["LOCKC_PATH"].as_str().unwrap_or_default();
+    ensure!(path.ends_with("/token"), "{denial}");
+    ensure!(denial["LOCKC_A"].is_null(), "a container has made a field: {denial}");
+    // What is no event is there, too.
+    ensure!(journal()?.contains("enforcing: "), "{}", tail(&journal()?, 20));
+    Ok(())
+}
+
 /// What systemd and the service have said.
 fn journal() -> Result<String> {
+    journal_of(&["--output=cat"])
+}
+
+fn journal_of(arguments: &[&str]) -> Result<String> {
     let mut command = Command::new("journalctl");
-    command.args(["--unit", UNIT, "--output=cat", "--no-pager"]);
+    command.args(["--unit", UNIT, "--no-pager"]).args(arguments);
     Ok(process::run(&mut command, DEADLINE)?.success("journalctl")?.stdout)
 }

@@ -10,10 +10,7 @@ use std::{
 
 use nix::fcntl::OFlag;
 
-use super::{
-    super::record::{Record, SCHEMA},
-    Files, MAX_LINE,
-};
+use super::{super::record::Record, Files, MAX_LINE};
 
 /// The file.
 #[derive(Debug)]
@@ -59,7 +56,7 @@ impl Store {
     }
 
     /// Number of the last event in the file.
-    fn last_id(&self) -> u64 {
+    pub(super) fn last_id(&self) -> u64 {
         let last = |tail: &[u8]| {
             let line = tail.strip_suffix(b"\n")?.rsplit(|byte| *byte == b'\n').next()?;
             serde_json::from_slice::<Record>(line).ok()?.id.parse().ok()
@@ -67,14 +64,12 @@ impl Store {
         self.tail().ok().and_then(|tail| last(&tail)).unwrap_or(0)
     }
 
-    /// Writes a line, all of it or nothing.
+    /// Writes a line, all of it or nothing. Its number is moved on if it is not larger than `last_id`.
     pub(super) fn append(&mut self, mut record: Record, last_id: &mut u64) -> io::Result<()> {
         if *last_id == 0 {
             *last_id = self.last_id();
         }
-        // The time, so that numbers grow over restarts, too; moved on if the clock was set back, or if that is the same.
-        let id = now().max(*last_id + 1);
-        record.schema = SCHEMA;
+        let id = record.id.parse().unwrap_or(0).max(*last_id + 1);
         record.id = id.to_string();
         let mut line = serde_json::to_vec(&record)?;
         line.push(b'\n');

@@ -22,14 +22,16 @@ use std::{
 
 use nix::unistd::{Gid, setfsgid};
 
-use self::file::Store;
+use self::file::{Store, now};
 pub use self::reader::Reader;
-use super::record::Record;
+use super::record::{Record, SCHEMA};
 
 /// Events that wait at most; more are lost.
 const QUEUE: usize = 4096;
 /// Pause after the file could not be opened.
 const RETRY: Duration = Duration::from_secs(5);
+/// Longest wait for the file at the start.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Longest line that is looked for at the end of a file.
 const MAX_LINE: u64 = 64 << 10;
 
@@ -67,6 +69,8 @@ pub struct Journal {
 struct Shared {
     files: Mutex<Files>,
     lost: AtomicU64,
+    /// Number of the last event.
+    last_id: Mutex<u64>,
 }
 
 impl Shared {
@@ -75,29 +79,60 @@ impl Shared {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn last_id(&self) -> MutexGuard<'_, u64> {
+        self.last_id.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens the file, behind whose last event the next ones are numbered.
+    fn open(&self, files: Files) -> io::Result<Store> {
+        let store = Store::open(files)?;
+        let mut last_id = self.last_id();
+        *last_id = store.last_id().max(*last_id);
+        Ok(store)
+    }
+
     fn lose(&self) {
         self.lost.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 impl Journal {
-    /// Starts the thread that writes to `files`; what it makes belongs to `group`.
+    /// Starts the thread that writes to `files`; what it makes belongs to `group`. Waits until the number of the last event
+    /// there is known, unless the disk hangs.
     pub fn start(files: Files, group: Option<u32>) -> io::Result<Self> {
         let (queue, records) = sync_channel(QUEUE);
-        let shared = Arc::new(Shared { files: Mutex::new(files), lost: AtomicU64::new(0) });
+        let shared = Arc::new(Shared {
+            files: Mutex::new(files),
+            lost: AtomicU64::new(0),
+            last_id: Mutex::new(0),
+        });
         let journal = Self { queue, shared: Arc::clone(&shared) };
+        let (send, opened) = sync_channel(1);
         thread::Builder::new().name("journal".into()).spawn(move || {
             if let Some(group) = group {
                 setfsgid(Gid::from_raw(group));
             }
-            write(&shared, &records);
+            // There for who reads before anything happens. If it cannot be had, the first event says so.
+            let store = shared.open(shared.files().clone()).ok();
+            // Fails only if that was not waited for.
+            let _ = send.send(());
+            write(&shared, &records, store);
         })?;
+        // Late is no failure: numbers go by the clock then, and one that is not later than the last one is moved on when it
+        // is written.
+        let _ = opened.recv_timeout(PATIENCE);
         Ok(journal)
     }
 
-    /// Keeps an event, if that is possible without waiting.
-    pub fn keep(&self, record: Box<Record>) {
-        if self.queue.try_send(record).is_err() {
+    /// Gives an event its number, and keeps it if that is possible without waiting.
+    pub fn keep(&self, record: &mut Record) {
+        // Numbers grow in the order of the file.
+        let mut last_id = self.shared.last_id();
+        // The time, so that they grow over restarts, too; moved on if the clock was set back, or if that is the same.
+        *last_id = now().max(*last_id + 1);
+        record.schema = SCHEMA;
+        record.id = last_id.to_string();
+        if self.queue.try_send(Box::new(record.clone())).is_err() {
             self.shared.lose();
         }
     }
@@ -113,9 +148,7 @@ impl Journal {
     }
 }
 
-fn write(shared: &Shared, records: &Receiver<Box<Record>>) {
-    // There for who reads before anything happens. If it cannot be had, the first event says so.
-    let mut store = Store::open(shared.files().clone()).ok();
+fn write(shared: &Shared, records: &Receiver<Box<Record>>, mut store: Option<Store>) {
     let mut last_id = 0;
     // Files that could not be written, and when that was.
     let mut failed: Option<(Files, Instant)> = None;
@@ -129,7 +162,7 @@ fn write(shared: &Shared, records: &Receiver<Box<Record>>) {
         let append = || {
             let store = match &mut store {
                 Some(store) => store,
-                None => store.insert(Store::open(files.clone())?),
+                None => store.insert(shared.open(files.clone())?),
             };
             store.append(*record, &mut last_id)
         };

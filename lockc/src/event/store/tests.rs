@@ -10,14 +10,14 @@ use super::{
     Files, Journal, Reader,
     file::{Store, create, now},
 };
-use crate::event::record::Record;
+use crate::event::record::{Record, SCHEMA};
 
 fn files(directory: &Path, max_size: u64) -> Files {
     Files { file: directory.join("events.jsonl"), max_size }
 }
 
 fn record(number: u32) -> Record {
-    Record { pid: number, ..Record::now("denied", "open") }
+    Record { pid: number, id: now().to_string(), ..Record::now("denied", "open") }
 }
 
 fn until(what: &str, mut condition: impl FnMut() -> bool) {
@@ -78,6 +78,37 @@ fn numbers_grow_over_restarts_and_when_the_clock_is_set_back() {
 }
 
 #[test]
+fn an_event_is_kept_under_the_number_that_it_was_given() {
+    let directory = tempfile::tempdir().unwrap();
+    let files = files(directory.path(), 1 << 20);
+    let ahead = now() + 3_600_000_000;
+    let last = Record { id: ahead.to_string(), ..record(0) };
+    Store::open(files.clone()).unwrap().append(last, &mut 0).unwrap();
+    let journal = Journal::start(files.clone(), None).unwrap();
+    let mut given = vec![ahead.to_string()];
+    for number in 1..4 {
+        let mut record = record(number);
+        journal.keep(&mut record);
+        assert_eq!(record.schema, SCHEMA);
+        given.push(record.id);
+    }
+    let mut reader = Reader::open(&files.file).unwrap();
+    let mut kept = Vec::new();
+    until("all are kept", || {
+        let take = |line: &[u8]| {
+            let record: Record = serde_json::from_slice(line).unwrap();
+            assert_eq!(record.schema, if kept.is_empty() { 0 } else { SCHEMA });
+            kept.push(record.id);
+            true
+        };
+        reader.read(take).unwrap();
+        kept.len() == given.len()
+    });
+    assert_eq!(kept, given);
+    assert_eq!(given[1], (ahead + 1).to_string());
+}
+
+#[test]
 fn half_a_line_is_cut_away() {
     let directory = tempfile::tempdir().unwrap();
     let files = files(directory.path(), 1 << 20);
@@ -116,11 +147,11 @@ fn a_file_that_cannot_be_written_holds_nobody_up() {
     let absent = directory.path().join("absent");
     let journal = Journal::start(files(&absent, 1000), None).unwrap();
     for number in 0..10 {
-        journal.keep(Box::new(record(number)));
+        journal.keep(&mut record(number));
     }
     until("all are lost", || journal.lost() == 10);
     journal.move_to(files(directory.path(), 1 << 20));
-    journal.keep(Box::new(record(10)));
+    journal.keep(&mut record(10));
     let mut reader = Reader::open(&directory.path().join("events.jsonl")).unwrap();
     let mut seen = Vec::new();
     until("one is kept", || {
