@@ -13,6 +13,7 @@ mod reload;
 mod reporter;
 mod socket;
 mod status;
+mod tell;
 
 use std::{
     fs::{self, Permissions},
@@ -287,17 +288,18 @@ fn enforce(
     let in_force = Arc::new(InForce::new(Force::install(config.clone(), &maps, kernel)?));
     let labels = Arc::new(Labels::take(kernel)?);
     let reconciler = host::loses_tasks().then(|| Reconciler::new(Arc::clone(&labels)));
+    let journal = Journal::start(config.events.clone(), config.daemon.group)
+        .map_err(setup("start a thread"))?;
     let adopter = Adopter {
         in_force: Arc::clone(&in_force),
         maps: Arc::clone(&maps),
         labels: Arc::clone(&labels),
         registry: Arc::clone(&registry),
         runtimes: Arc::clone(runtimes),
+        journal: journal.clone(),
         predecessors: Vec::new(),
     };
     let meter = Arc::new(Meter::default());
-    let journal = Journal::start(config.events.clone(), config.daemon.group)
-        .map_err(setup("start a thread"))?;
     let keeper = Keeper::new(
         Arc::clone(&in_force),
         Arc::clone(&maps),

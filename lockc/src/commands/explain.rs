@@ -102,11 +102,16 @@ impl Explain {
     }
 }
 
-/// Finds the event, and the start of its container.
+/// Whether it says which policy a container has from now on.
+fn is_placement(record: &Record) -> bool {
+    matches!(record.operation.as_str(), "start" | "adopted" | "policy")
+}
+
+/// Finds the event, and what gave its container the policy.
 fn explain_event(number: &str, path: &Path) -> Result<()> {
     let (mut found, mut starts): (Option<Record>, Vec<Record>) = (None, Vec::new());
     Chosen::all(path.to_owned()).open()?.read(|_, record| {
-        if record.operation == "start" && found.is_none() {
+        if is_placement(&record) && found.is_none() {
             starts.push(record.clone());
         }
         if record.id == number {
@@ -131,7 +136,7 @@ fn event_text(record: &Record, start: Option<&Record>, checked: &Checked) -> Str
         let _ = writeln!(text, "{what}: {value}");
     };
     let sources = checked.sources();
-    if record.operation != "start"
+    if !is_placement(record)
         && let Some(why) = start.and_then(|start| start.why.as_ref())
     {
         line("container has its policy because", &plain(why));
@@ -148,6 +153,13 @@ fn event_text(record: &Record, start: Option<&Record>, checked: &Checked) -> Str
     let place = advise::place(sources, "policy", &policy.name);
     let place = place.map_or_else(|| "built in".to_owned(), |place| plain(&place));
     line("policy", &format!("{}, {place}", policy.name));
+    if record.verdict == "noticed" {
+        // Nothing was decided by the policy.
+        if let Some(why) = &record.why {
+            line("decided because", &plain(why));
+        }
+        return text;
+    }
     let (why, change) = advise::advise(record, policy);
     line("decided because", &plain(&why));
     match (&change, change.line()) {

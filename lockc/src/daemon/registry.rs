@@ -26,6 +26,7 @@ use crate::{
         engine::{Fact, Identity},
         plan::ContainerKey,
     },
+    state::unattributed,
 };
 
 /// Containers of this node, by key and by handle.
@@ -227,9 +228,10 @@ impl Registry {
         self.known().keys.get(&handle).cloned()
     }
 
-    /// The id of a container.
-    pub(super) fn id(&self, handle: u64) -> Option<String> {
-        self.known().keys.get(&handle).map(|key| key.id.to_string())
+    /// How people know a container: by its id, if it has one.
+    pub(super) fn shown_id(&self, handle: u64) -> String {
+        let id = self.known().keys.get(&handle).map(|key| key.id.to_string());
+        id.unwrap_or_else(|| unattributed(&format!("{handle:x}")))
     }
 
     /// Forgets a container whose record is gone.

@@ -7,7 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use log::LevelFilter;
+use lockc_common::SELF_TEST;
+use log::{Level, LevelFilter};
 use nix::{
     poll::{PollFd, PollFlags, poll},
     sys::eventfd::EventFd,
@@ -19,14 +20,15 @@ use super::{
     keeper::Keeper,
     mounts,
     reconcile::Reconciler,
-    registry::Registry,
+    registry::{Origin, Registry},
     status::Status,
+    tell::{POLICY, Placed},
 };
 use crate::{
     bpf::{Kernel, LoadError, calls, maps::Maps},
     config::{Checked, Config, DROP_INS},
     event::store::Journal,
-    policy::Mode,
+    policy::Decision,
     watch::{config::ConfigWatch, gate::Gate, runtimes::Runtimes},
 };
 
@@ -176,10 +178,12 @@ impl Reloader {
         self.gate.set_timeout(force.config.daemon.decision_timeout);
         self.in_force.replace(force);
         if before != after {
+            let config = &self.in_force.get().config;
+            let decision = Decision::fallback(config, "the default policy is another one");
             for handle in self.maps.handles() {
                 let is_unknown = self.registry.origin(handle).is_none();
                 if is_unknown && self.maps.container(handle).is_some_and(|it| it.policy == before) {
-                    calls::move_container(handle, u64::from(after));
+                    self.place(handle, after, &decision, None);
                 }
             }
         }
@@ -214,26 +218,40 @@ impl Reloader {
         let force = self.in_force.get();
         for handle in self.maps.handles() {
             let Some(record) = self.maps.container(handle) else { continue };
-            let wanted = match self.registry.origin(handle) {
-                Some(origin) => {
-                    let decision = origin.decide(&force.config);
-                    force.id(&decision.policy, decision.mode)
-                }
-                None if force.named(record.policy).is_some() => Some(record.policy),
-                None if handle & lockc_common::SELF_TEST != 0 => Some(record.policy),
-                // Of an earlier daemon, and its policy is not configured any more.
-                None => Some(force.default_id()),
+            let origin = self.registry.origin(handle);
+            let mut decision = match &origin {
+                Some(origin) => origin.decide(&force.config),
+                None if force.named(record.policy).is_some() => continue,
+                None if handle & SELF_TEST != 0 => continue,
+                // Of an earlier daemon.
+                None => Decision::fallback(&force.config, "its policy is not configured any more"),
             };
-            let wanted = wanted.unwrap_or(force.default_id());
+            let wanted = force.id(&decision.policy, decision.mode).unwrap_or_else(|| {
+                decision = Decision::fallback(&force.config, "its policy is not installed");
+                force.default_id()
+            });
             if wanted != record.policy {
-                calls::move_container(handle, u64::from(wanted));
-                let (policy, mode) = force.named(wanted).unwrap_or(("", Mode::Enforce));
-                log::info!(
-                    "container={} has policy={policy} mode={mode} now",
-                    self.registry.id(handle).unwrap_or_else(|| format!("{handle:x}"))
-                );
+                self.place(handle, wanted, &decision, origin.as_deref());
             }
         }
+    }
+
+    /// Gives a container another policy, and says so.
+    fn place(&self, handle: u64, policy: u32, decision: &Decision, origin: Option<&Origin>) {
+        calls::move_container(handle, u64::from(policy));
+        if handle & SELF_TEST != 0 {
+            return;
+        }
+        let id = self.registry.shown_id(handle);
+        let message =
+            format!("container={id} has policy={} mode={} now", decision.policy, decision.mode);
+        Placed { handle, pid: 0, decision, origin }.tell(
+            POLICY,
+            Level::Info,
+            &message,
+            &self.registry,
+            &self.journal,
+        );
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, thread, time::Duration};
 
 use jiff::Timestamp;
-use lockc_common::{Event, Operation, UNATTRIBUTED};
+use lockc_common::{Event, Operation};
 use log::Level;
 use nix::time::{ClockId, clock_gettime};
 
@@ -75,13 +75,7 @@ fn when(time: u64) -> Timestamp {
 }
 
 fn names(event: &Event, maps: &Maps, registry: &Registry) -> Names {
-    let container = registry.id(event.container).unwrap_or_else(|| {
-        if event.container == UNATTRIBUTED {
-            "unattributed".to_owned()
-        } else {
-            format!("unattributed-{:x}", event.container)
-        }
-    });
+    let container = registry.shown_id(event.container);
     let policy = maps.policy_name(event.policy).unwrap_or_else(|| event.policy.to_string());
     Names { container, policy }
 }

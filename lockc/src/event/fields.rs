@@ -15,6 +15,8 @@ const KINDS: &[(&str, &str, &str)] = &[
     ("denied", "start", "c5e685dad92d4964be2c5e1c7b65bef7"),
     ("denied", "", "9a6dc2b54c2f49488ef085b6bf10bac8"),
     ("audited", "", "809e8f5dccdf4cbc953a248e7a34c3f7"),
+    ("noticed", "adopted", "8234c069acc245ff81f63e2b614f4d6e"),
+    ("noticed", "policy", "f4849d6d5ea6491293e095b7a93b3725"),
     ("noticed", "gone", "7e28c3271ac143edae8c1e748d556d2d"),
     ("noticed", "unregistered", "5f188b021dd241839214442880eddcf3"),
 ];

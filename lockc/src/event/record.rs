@@ -30,7 +30,7 @@ pub struct Record {
     pub container: String,
     /// Name of the policy.
     pub policy: String,
-    /// Mode of the policy, of a start.
+    /// Mode of the policy, where the event says that the container has it from now on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
     /// The path, or the end of a long one. What is no UTF-8 is escaped (`\xff`), and then a `\` is, too.
@@ -57,7 +57,7 @@ pub struct Record {
     /// Path of the runtime, of a start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runtime: Option<String>,
-    /// Why it was decided so, of a start.
+    /// Why it was decided so, of a start and where there is a mode.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
     /// Engine of the container.

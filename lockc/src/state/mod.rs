@@ -224,10 +224,17 @@ impl Container {
     pub fn shown_id(&self) -> String {
         match &self.id {
             Some(id) => id.clone(),
-            None if self.record == format!("{UNATTRIBUTED:x}") => "unattributed".to_owned(),
-            None => format!("unattributed-{}", self.record),
+            None => unattributed(&self.record),
         }
     }
+}
+
+/// How people know a container without an id, by the number of its record in hexadecimal digits.
+pub fn unattributed(record: &str) -> String {
+    if record == format!("{UNATTRIBUTED:x}") {
+        return "unattributed".to_owned();
+    }
+    format!("unattributed-{record}")
 }
 
 /// When a container's first process was contained, in seconds since the epoch, by the clock that its record goes by: the

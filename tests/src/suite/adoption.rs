@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 
 use crate::harness::{
     Container, Context, Lockc,
@@ -73,6 +74,17 @@ impl Lurkers {
     }
 }
 
+/// The event of this operation and container, in the file alone.
+fn event(lockc: &Lockc, operation: &str, id: &str) -> Result<Value> {
+    let path = Path::new("/run/lockc/events.jsonl");
+    wait_for(format_args!("an event {operation} of {id}"), PATIENCE, || {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let mut events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        Ok(events.find(|it| it["operation"] == operation && it["container"] == id))
+    })
+    .with_context(|| format!("log:\n{}", tail(&lockc.log().unwrap_or_default(), 30)))
+}
+
 /// Every process of a container that runs is contained when lockc is ready, and so is who comes later.
 fn running(context: &Context) -> Result<()> {
     let mut lurkers = Lurkers::start(context, |_| ())?;
@@ -86,6 +98,13 @@ fn running(context: &Context) -> Result<()> {
     ensure!(ordinary.stdout == "threads OK 4 threads, sum 10\n", "ordinary work: {ordinary}");
     let adopted = format!("adopted container={} policy=baseline", lurkers.id);
     lockc.wait_for_line("the adoption", |line| line.contains(&adopted))?;
+    let event = event(&lockc, "adopted", &lurkers.id)?;
+    for (key, wanted) in
+        [("verdict", "noticed"), ("policy", "baseline"), ("mode", "enforce"), ("engine", "none")]
+    {
+        ensure!(event[key] == wanted, "{key}: {event}");
+    }
+    ensure!(event["pid"].as_u64() > Some(0) && event["why"].is_string(), "{event}");
     lockc.wait_for_line("a denial", |line| {
         line.contains("denied open ") && line.contains(&lurkers.id)
     })?;
@@ -142,7 +161,13 @@ fn started_without(context: &Context) -> Result<()> {
     free.ensure_all(&format!("OK {TOKEN}"))?;
     kept.ensure_all("EPERM open")?;
     let line = format!("recognised container={} policy=privileged", free.id);
-    lockc.wait_for_line("what is known of it", |it| it.contains(&line)).map(drop)
+    lockc.wait_for_line("what is known of it", |it| it.contains(&line))?;
+    // Both have a name now, and one another policy.
+    for (lurkers, policy) in [(&free, "privileged"), (&kept, "baseline")] {
+        let event = event(&lockc, "adopted", &lurkers.id)?;
+        ensure!(event["policy"] == policy, "{event}");
+    }
+    Ok(())
 }
 
 /// A daemon whose maps have another layout takes over from one that runs.

@@ -223,6 +223,24 @@ fn events(context: &Context) -> Result<()> {
     let said = following.stdout();
     ensure!(!said.contains(" allowed ") && !said.contains('\u{1b}'), "{said}");
 
+    // One that gets another policy while it runs.
+    let moved_id = context.id("moved");
+    let bundle = context.token_bundle(&moved_id, &["/bin/sleep", "1000"]);
+    let moved = Container::new(context.quickest(), &moved_id, &bundle)?;
+    moved.start()?;
+    let rule = "[[rule]]\nname = \"all\"\npolicy = \"privileged\"\nmatch.owner = \"root\"\n";
+    daemon.reload(&format!("{}\n{rule}", context.config()))?;
+    let policy = wait_for("an event of another policy", DEADLINE, || {
+        let events = events(&["--container", &moved_id])?;
+        Ok(events.into_iter().find(|it| it["operation"] == "policy"))
+    })?;
+    for (key, wanted) in [("verdict", "noticed"), ("policy", "privileged"), ("mode", "enforce")] {
+        ensure!(policy[key] == wanted, "{key}: {policy}");
+    }
+    ensure!(policy["why"].as_str().is_some_and(|it| it.contains("rule `all`")), "{policy}");
+    drop(moved);
+    daemon.reload(&context.config())?;
+
     // A daemon that starts anew goes on where the last one ended.
     daemon.kill();
     daemon.restart()?;

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use super::super::registry::Origin;
+use super::super::{registry::Origin, tell::Placed};
 use crate::{
     adopt::{Running, Snapshot, places, running},
     config::Config,
@@ -38,6 +38,12 @@ pub(in crate::daemon) struct Judged {
 }
 
 impl Judged {
+    /// It has the record `handle`.
+    pub(super) fn placed(&self, handle: u64) -> Placed<'_> {
+        let Self { running, decision, origin, .. } = self;
+        Placed { handle, pid: running.first.pid, decision, origin: origin.as_deref() }
+    }
+
     pub(super) fn described(&self) -> String {
         let Self { running, decision, .. } = self;
         format!(

@@ -18,6 +18,7 @@ use std::{
 };
 
 use lockc_common::{BY_USER, Counter, Label, SELF_TEST, UNATTRIBUTED};
+use log::Level;
 use nix::unistd::Pid;
 
 pub(super) use self::{judge::Judged, users::Users};
@@ -28,11 +29,13 @@ use self::{
 use super::{
     force::{Force, InForce},
     registry::Registry,
+    tell::{ADOPTED, Placed},
 };
 use crate::{
     adopt::{Formers, Running, Snapshot, attribute},
     bpf::{Kernel, LoadError, calls, labels::Labels, maps::Maps, pin, predecessor::Predecessor},
     config::Config,
+    event::store::Journal,
     runtime::plan::ContainerKey,
     watch::runtimes::Runtimes,
 };
@@ -58,6 +61,7 @@ pub(super) struct Adopter {
     pub(super) labels: Arc<Labels>,
     pub(super) registry: Arc<Registry>,
     pub(super) runtimes: Arc<Runtimes>,
+    pub(super) journal: Journal,
     /// Other layout versions, until what they know is known here.
     pub(super) predecessors: Vec<Predecessor>,
 }
@@ -198,13 +202,20 @@ impl Adopter {
                 continue;
             }
             let record = self.maps.container(handle);
-            if let Some(policy) = force.id(&it.decision.policy, it.decision.mode)
-                && record.is_some_and(|record| record.policy != policy)
-            {
+            let wanted = force.id(&it.decision.policy, it.decision.mode);
+            let other = wanted.filter(|policy| record.is_some_and(|it| it.policy != *policy));
+            if let Some(policy) = other {
                 calls::move_container(handle, u64::from(policy));
-                log::info!("recognised {}", it.described());
+            }
+            if other.is_some() || is_new {
+                let message = format!("recognised {}", it.described());
+                self.tell(Level::Info, &message, &it.placed(handle));
             }
         }
+    }
+
+    fn tell(&self, level: Level, message: &str, placed: &Placed<'_>) {
+        placed.tell(ADOPTED, level, message, &self.registry, &self.journal);
     }
 
     fn name(&self, handle: u64, judged: &Judged) {

@@ -3,9 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use lockc_common::{Adoption, State, UNATTRIBUTED};
+use log::Level;
 use nix::unistd::Pid;
 
-use super::{super::registry::Origin, Adopter, Force, Judged};
+use super::{super::registry::Origin, Adopter, Force, Judged, Placed};
 use crate::{
     adopt::{Assignment, Place, Role, Snapshot, words},
     bpf::{LoadError, calls, predecessor::Former},
@@ -67,7 +68,7 @@ impl Round<'_> {
                 Place::Container(index) => self.container(&self.judged[index]),
                 Place::Runtime(pid) => self.runtime(pid),
                 Place::Unknown(pid) => self.unknown(pid),
-                Place::Former { handle, .. } => self.former(handle),
+                Place::Former { handle, first } => self.former(handle, first),
             }
         };
         self.handles.insert(place, found);
@@ -77,7 +78,8 @@ impl Round<'_> {
     fn container(&mut self, judged: &Judged) -> (u64, u32) {
         let handle = self.make(&judged.decision);
         self.adopter.name(handle, judged);
-        log::info!("adopted {}", judged.described());
+        let message = format!("adopted {}", judged.described());
+        self.adopter.tell(Level::Info, &message, &judged.placed(handle));
         if let Some(refused) = &judged.refused {
             log::warn!("it runs already, and would not be admitted: {refused}");
         }
@@ -96,9 +98,18 @@ impl Round<'_> {
         handle
     }
 
+    /// A record with the default policy for `what`, which nobody can say more about.
+    fn make_default(&mut self, what: &str, pid: u32, why: &str) -> u64 {
+        let decision = Decision::fallback(&self.force.config, why);
+        let handle = self.make(&decision);
+        let message = format!("default policy {} for {what}", decision.policy);
+        let placed = Placed { handle, pid, decision: &decision, origin: None };
+        self.adopter.tell(Level::Warn, &message, &placed);
+        handle
+    }
+
     /// A runtime that was executed before its file was marked.
     fn runtime(&mut self, pid: u32) -> (u64, u32) {
-        let fallback = |why: String| Decision::fallback(&self.force.config, why);
         let action = self.examine(pid);
         match action {
             Some(Action::Create { key, identity, decision, flags, .. }) => {
@@ -109,16 +120,17 @@ impl Round<'_> {
                 {
                     log::error!("{error}");
                 }
-                log::info!(
-                    "adopted container={} policy={} mode={} pid={pid}: {}",
-                    key.id,
-                    decision.policy,
-                    decision.mode,
-                    decision.why
+                let Decision { policy, mode, why, .. } = decision.as_ref();
+                let message = format!(
+                    "adopted container={} policy={policy} mode={mode} pid={pid}: {why}",
+                    key.id
                 );
                 let runtime = self.runtime_name(pid);
-                let origin = Origin { owner, runtime, identity: *identity };
-                self.adopter.registry.insert(key, handle, Some(Arc::new(origin)));
+                let origin = Arc::new(Origin { owner, runtime, identity: *identity });
+                self.adopter.registry.insert(key, handle, Some(Arc::clone(&origin)));
+                let origin = Some(origin.as_ref());
+                let placed = Placed { handle, pid, decision: &decision, origin };
+                self.adopter.tell(Level::Info, &message, &placed);
                 (handle, flags)
             }
             Some(Action::Join { key, flags }) => {
@@ -127,20 +139,12 @@ impl Round<'_> {
             Some(Action::Keep | Action::Unattributed { why: None }) => (UNATTRIBUTED, 0),
             // It is on its way already, and nobody can refuse it any more.
             Some(Action::Unattributed { why: Some(why) } | Action::Deny { why }) => {
-                let decision = fallback(why.clone());
-                log::warn!(
-                    "default policy {} for the runtime of process {pid}, which runs already: {why}",
-                    decision.policy
-                );
-                (self.make(&decision), 0)
+                let what = format!("the runtime of process {pid}, which runs already: {why}");
+                (self.make_default(&what, pid, &why), 0)
             }
             None => {
-                let decision = fallback(String::new());
-                log::warn!(
-                    "default policy {} for the runtime of process {pid}, which runs already",
-                    decision.policy
-                );
-                (self.make(&decision), 0)
+                let what = format!("the runtime of process {pid}, which runs already");
+                (self.make_default(&what, pid, "its runtime's words cannot be read"), 0)
             }
         }
     }
@@ -175,14 +179,13 @@ impl Round<'_> {
     }
 
     /// A container of which another lockc knows: it keeps its policy.
-    fn former(&mut self, handle: u64) -> (u64, u32) {
+    fn former(&mut self, handle: u64, pid: u32) -> (u64, u32) {
         let config = &self.force.config;
         let mut formers = self.adopter.predecessors.iter().map(|it| it.container(handle));
         let Some(Former { name: Some((owner, id)), policy }) = formers.find(|it| it.name.is_some())
         else {
-            let decision = Decision::fallback(config, "another version of lockc has made it");
-            log::warn!("default policy {} for a container without a name", decision.policy);
-            return (self.make(&decision), 0);
+            let why = "another version of lockc has made it";
+            return (self.make_default("a container without a name", pid, why), 0);
         };
         let mut decision = Decision::fallback(config, "its policy is gone");
         if let Some(policy) = policy.filter(|name| config.policy(name).is_some()) {
@@ -195,20 +198,20 @@ impl Round<'_> {
             log::error!("{error}");
         }
         let Decision { policy, mode, why, .. } = &decision;
-        log::info!("adopted container={id} policy={policy} mode={mode}: {why}");
+        let message = format!("adopted container={id} policy={policy} mode={mode}: {why}");
         self.adopter.registry.insert(ContainerKey { owner, root: None, id }, made, None);
+        let placed = Placed { handle: made, pid, decision: &decision, origin: None };
+        self.adopter.tell(Level::Info, &message, &placed);
         (made, 0)
     }
 
     fn unknown(&mut self, pid: u32) -> (u64, u32) {
-        let decision = Decision::fallback(&self.force.config, "no runtime keeps it");
         let group =
             self.snapshot.processes.get(&pid).map(|it| it.cgroup.escape_ascii().to_string());
-        log::warn!(
-            "default policy {} for a container that no runtime keeps: process {pid}, control group {}",
-            decision.policy,
+        let what = format!(
+            "a container that no runtime keeps: process {pid}, control group {}",
             group.unwrap_or_default()
         );
-        (self.make(&decision), 0)
+        (self.make_default(&what, pid, "no runtime keeps it"), 0)
     }
 }
