@@ -53,8 +53,8 @@ complete -c lockc -n "__fish_lockc_using_subcommand events" -l denied -d 'Only w
 complete -c lockc -n "__fish_lockc_using_subcommand events" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c lockc -n "__fish_lockc_using_subcommand explain" -l event -d 'Number of an event, as `lockc events` shows it: what was decided by which policy, where that is configured, and the smallest change that would have allowed it' -r
 complete -c lockc -n "__fish_lockc_using_subcommand explain" -l config -d 'The configuration' -r -F
-complete -c lockc -n "__fish_lockc_using_subcommand explain" -l format -d 'How it is printed' -r -f -a "text\t'For people'
-json\t'One JSON object, see docs/explain.md'"
+complete -c lockc -n "__fish_lockc_using_subcommand explain" -l format -d 'How it is printed; JSON is described in docs/explain.md' -r -f -a "text\t'For people'
+json\t'One JSON object'"
 complete -c lockc -n "__fish_lockc_using_subcommand explain" -l id -d 'Container id of a bundle; otherwise what the bundle\'s path names' -r
 complete -c lockc -n "__fish_lockc_using_subcommand explain" -l owner -d 'User id of who starts the runtime; otherwise who owns the bundle, or the state directory' -r
 complete -c lockc -n "__fish_lockc_using_subcommand explain" -l runtime -d 'Name of the [[runtime]]; otherwise the one whose state it is, or the first' -r
@@ -74,9 +74,9 @@ complete -c lockc -n "__fish_lockc_using_subcommand policy; and __fish_seen_subc
 complete -c lockc -n "__fish_lockc_using_subcommand policy; and __fish_seen_subcommand_from show" -l format -d 'How it is printed' -r -f -a "toml\t'A table of the configuration'
 json\t'One JSON object'"
 complete -c lockc -n "__fish_lockc_using_subcommand policy; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c lockc -n "__fish_lockc_using_subcommand ps" -l format -d 'How it is printed; JSON is described in docs/operations.md' -r -f -a "table\t'For people'
+complete -c lockc -n "__fish_lockc_using_subcommand ps" -l format -d 'How it is printed; JSON is described in docs/operations.md' -r -f -a "text\t'For people'
 json\t'One JSON object'"
-complete -c lockc -n "__fish_lockc_using_subcommand ps" -s w -l wide -d 'All that is known, and nothing cut'
+complete -c lockc -n "__fish_lockc_using_subcommand ps" -s w -l wide -d 'All that is known, and nothing cut: on a terminal that is too narrow for that, a block of lines per container'
 complete -c lockc -n "__fish_lockc_using_subcommand ps" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c lockc -n "__fish_lockc_using_subcommand run" -l config -d 'The configuration' -r -F
 complete -c lockc -n "__fish_lockc_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -9,6 +9,7 @@ use std::{
 use anyhow::Result;
 use serde_json::{Value, json};
 
+use super::Format;
 use crate::{
     bpf::host::{self, Finding},
     config::{self, Checked, Config, ConfigError, Exposed, Place, expand},
@@ -31,15 +32,6 @@ pub(super) struct Check {
     /// runtimes, and who can write the configuration
     #[arg(long)]
     host: bool,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
-    /// For people
-    #[default]
-    Text,
-    /// One JSON object
-    Json,
 }
 
 /// Everything that was found out.

@@ -7,11 +7,10 @@ use std::{
     time::Duration,
 };
 
-use anstyle::{AnsiColor, Style};
 use anyhow::{Context as _, Result};
 use jiff::{SignedDuration, Timestamp};
 
-use super::Format;
+use super::{Format, screen};
 use crate::{
     config::{self, Config},
     event::{record::Record, store::Reader},
@@ -61,8 +60,10 @@ impl Events {
     pub(super) fn execute(self) -> Result<()> {
         let Self { chosen, follow, denied, format } = self;
         let mut events = chosen.open()?;
-        let mut out = Out { stdout: anstream::stdout().lock(), format };
+        let mut out = Out { stdout: anstream::stdout().lock(), format, width: None };
         loop {
+            // It may be another one by now.
+            out.width = screen::width();
             let mut outcome = Ok(());
             events.read(|line, record| {
                 if !denied || record.verdict == "denied" {
@@ -144,6 +145,8 @@ fn since(text: &str) -> Result<Timestamp, String> {
 struct Out<W> {
     stdout: W,
     format: Format,
+    /// Of the terminal.
+    width: Option<usize>,
 }
 
 impl<W: Write> Out<W> {
@@ -153,24 +156,17 @@ impl<W: Write> Out<W> {
                 self.stdout.write_all(line)?;
                 self.stdout.write_all(b"\n")
             }
-            Format::Text => writeln!(self.stdout, "{}", text(record)),
+            Format::Text => {
+                let line = text(record) + "\n";
+                self.stdout.write_all(screen::fold(&line, self.width).as_bytes())
+            }
         }
     }
 }
 
-fn style(verdict: &str) -> Style {
-    let color = match verdict {
-        "denied" => AnsiColor::Red,
-        "audited" => AnsiColor::Yellow,
-        "allowed" => AnsiColor::Green,
-        _ => return Style::new(),
-    };
-    color.on_default()
-}
-
 /// A line for people; `NO_COLOR` and outputs that are no terminal take the colour away again.
 pub(super) fn text(record: &Record) -> String {
-    let style = style(&record.verdict);
+    let style = screen::verdict(&record.verdict);
     let mut line = format!(
         "{} {style}{}{style:#} {} container={}",
         plain(&record.time),
@@ -237,8 +233,8 @@ mod tests {
              path=/run/a\\x20b\\n pid=5 comm=cat id=7"
         );
         assert!(text(&record()).contains("\u{1b}[31mdenied\u{1b}[0m"));
-        let audited = Record { verdict: "noticed".into(), ..record() };
-        assert!(!text(&audited).contains('\u{1b}'));
+        let start = Record { verdict: "allowed".into(), ..record() };
+        assert!(!text(&start).contains('\u{1b}'));
     }
 
     #[test]

@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 
-use super::events::{self, Chosen};
+use super::{
+    Format,
+    events::{self, Chosen},
+};
 use crate::{
     advise,
     config::{self, Checked, Config},
@@ -41,7 +44,7 @@ pub(super) struct Explain {
     /// The configuration
     #[arg(long, value_name = "FILE", default_value = config::PATH)]
     config: PathBuf,
-    /// How it is printed
+    /// How it is printed; JSON is described in docs/explain.md
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     /// Container id of a bundle; otherwise what the bundle's path names
@@ -56,15 +59,6 @@ pub(super) struct Explain {
     /// The runtime's state directory, as in its own --root; otherwise those of runtimes and engines
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
-enum Format {
-    /// For people
-    #[default]
-    Text,
-    /// One JSON object, see docs/explain.md
-    Json,
 }
 
 impl Explain {

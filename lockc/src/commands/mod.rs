@@ -9,6 +9,7 @@ mod metrics;
 mod policy;
 mod ps;
 mod run;
+mod screen;
 mod status;
 mod trial;
 mod unload;
@@ -76,6 +77,8 @@ pub fn main() -> ExitCode {
 enum Format {
     /// For people
     #[default]
+    // What `ps` called it.
+    #[value(alias = "table")]
     Text,
     /// One JSON object
     Json,
@@ -85,9 +88,9 @@ fn complain(error: &anyhow::Error) {
     note(&format!("{error:#}"));
 }
 
-#[expect(clippy::print_stderr, reason = "what does not belong to a command's output")]
+/// What does not belong to a command's output. If nobody reads it, it is said to nobody.
 fn note(text: &str) {
-    eprintln!("lockc: {text}");
+    let _ = writeln!(io::stderr(), "lockc: {text}");
 }
 
 fn json(value: &impl serde::Serialize) -> serde_json::Result<String> {
@@ -100,10 +103,19 @@ fn time(seconds: u64) -> String {
     time.map_or_else(|| seconds.to_string(), |time| time.to_string())
 }
 
-/// Prints to stdout. A reader that has seen enough, as `head` has, is no failure.
+/// Prints to stdout, as it is.
 fn print(text: &str) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    put(text, io::stdout().lock())
+}
+
+/// Prints to stdout, with its colours where that is a terminal that has some, and nobody has set `NO_COLOR`.
+fn show(text: &str) -> io::Result<()> {
+    put(text, anstream::stdout().lock())
+}
+
+/// A reader that has seen enough, as `head` has, is no failure.
+fn put(text: &str, mut out: impl io::Write) -> io::Result<()> {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         outcome => outcome,
     }

@@ -1,10 +1,16 @@
 //! `lockc ps`: the containers and their policies.
 
-use std::{fmt::Write as _, path::Path};
+use std::path::Path;
 
+use anstyle::Style;
 use anyhow::{Context as _, Result, bail};
 
-use super::{Format, status::left, time};
+use super::{
+    Format,
+    screen::{self, Cell},
+    status::left,
+    time,
+};
 use crate::{
     bpf::{pin, pinned},
     explain::plain,
@@ -13,39 +19,20 @@ use crate::{
 
 /// Characters of an id that is a digest, as engines show it.
 const SHORT_ID: usize = 12;
-/// Characters of a column of the narrow table, at most.
-const NARROW: usize = 20;
 
 /// Lists the containers of this machine: their policies, and what was denied them.
 ///
 /// Needs root, or membership of the group that `daemon.group` names. While the daemon does not run, what is pinned in the
-/// kernel is shown, which needs root: there are no names, images and reasons then.
+/// kernel is shown, which needs root: there are no names, images and reasons then. What does not fit the terminal is cut; into
+/// a file or a pipe goes all of it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Ps {
     /// How it is printed; JSON is described in docs/operations.md
     #[arg(long, value_enum, default_value_t)]
-    format: Table,
-    /// All that is known, and nothing cut
+    format: Format,
+    /// All that is known, and nothing cut: on a terminal that is too narrow for that, a block of lines per container
     #[arg(long, short)]
     wide: bool,
-}
-
-#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
-enum Table {
-    /// For people
-    #[default]
-    Table,
-    /// One JSON object
-    Json,
-}
-
-impl From<Table> for Format {
-    fn from(table: Table) -> Self {
-        match table {
-            Table::Table => Self::Text,
-            Table::Json => Self::Json,
-        }
-    }
 }
 
 impl Ps {
@@ -54,10 +41,12 @@ impl Ps {
         if let Some(note) = note {
             super::note(&note);
         }
-        super::print(&match self.format.into() {
-            Format::Text => table(&containers.containers, self.wide),
-            Format::Json => super::json(&containers)?,
-        })?;
+        match self.format {
+            Format::Text => {
+                super::show(&table(&containers.containers, self.wide, screen::width()))?;
+            }
+            Format::Json => super::print(&super::json(&containers)?)?,
+        }
         Ok(())
     }
 }
@@ -92,17 +81,20 @@ fn without_daemon() -> Result<(Containers, Option<String>)> {
 
 type Column = (&'static str, fn(&Container) -> String);
 
+const DENIED: &str = "DENIED";
+const ID: &str = "CONTAINER";
+
 const SOME: [Column; 6] = [
-    ("CONTAINER", |it| short(&it.shown_id())),
+    (ID, |it| plain(&it.shown_id())),
     ("NAME", |it| shown(it.name.as_ref())),
     ("POLICY", |it| shown(it.policy.as_ref())),
     ("MODE", |it| shown(it.mode.as_ref())),
     ("TASKS", |it| it.tasks.to_string()),
-    ("DENIED", |it| it.denied.to_string()),
+    (DENIED, |it| it.denied.to_string()),
 ];
 
 const ALL: [Column; 14] = [
-    ("CONTAINER", |it| plain(&it.shown_id())),
+    (ID, |it| plain(&it.shown_id())),
     ("OWNER", |it| it.owner.map_or_else(|| "-".to_owned(), |owner| owner.to_string())),
     ("ENGINE", |it| shown(it.engine.as_ref())),
     ("NAME", |it| shown(it.name.as_ref())),
@@ -112,7 +104,7 @@ const ALL: [Column; 14] = [
     ("POLICY", |it| shown(it.policy.as_ref())),
     ("MODE", |it| shown(it.mode.as_ref())),
     ("TASKS", |it| it.tasks.to_string()),
-    ("DENIED", |it| it.denied.to_string()),
+    (DENIED, |it| it.denied.to_string()),
     ("UNREPORTED", |it| it.suppressed.to_string()),
     ("SINCE", |it| it.started.map_or_else(|| "-".to_owned(), time)),
     ("WHY", |it| shown(it.why.as_ref())),
@@ -123,35 +115,35 @@ fn shown(text: Option<&String>) -> String {
 }
 
 /// A digest is known by its beginning.
-fn short(id: &str) -> String {
+fn short(id: &str) -> &str {
     let is_digest = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-    plain(if is_digest { &id[..SHORT_ID] } else { id })
+    if is_digest { &id[..SHORT_ID] } else { id }
 }
 
-/// Lines of columns; cut to a terminal of 80 columns unless `wide`.
-fn table(containers: &[Container], wide: bool) -> String {
+/// Lines of columns: some, fitted to a terminal of this width, or all.
+fn table(containers: &[Container], wide: bool, width: Option<usize>) -> String {
     let columns: &[Column] = if wide { &ALL } else { &SOME };
-    let cut = |cell: String| {
-        if wide || cell.chars().count() <= NARROW {
-            return cell;
+    let is_cut = !wide && width.is_some();
+    let cell = |it: &Container, (head, value): &Column| {
+        let mut text = value(it);
+        if *head == ID && is_cut {
+            text.truncate(short(&text).len());
         }
-        let mut short: String = cell.chars().take(NARROW - 1).collect();
-        short.push('…');
-        short
+        Cell { text, style: if *head == DENIED { style(it) } else { Style::new() } }
     };
-    let head = columns.iter().map(|(name, _)| (*name).to_owned()).collect();
-    let row = |it: &Container| columns.iter().map(|(_, cell)| cut(cell(it))).collect();
-    let rows: Vec<Vec<String>> = [head].into_iter().chain(containers.iter().map(row)).collect();
-    let widths: Vec<usize> = (0..columns.len())
-        .map(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0))
-        .collect();
-    let mut text = String::new();
-    for row in &rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-        // Writing to a string does not fail.
-        let _ = writeln!(text, "{}", cells.collect::<Vec<_>>().join("  ").trim_end());
+    let heads: Vec<&str> = columns.iter().map(|(head, _)| *head).collect();
+    let row = |it: &Container| columns.iter().map(|column| cell(it, column)).collect();
+    let rows: Vec<Vec<Cell>> = containers.iter().map(row).collect();
+    screen::table(&heads, &rows, width, is_cut)
+}
+
+/// What was denied, or would have been.
+fn style(container: &Container) -> Style {
+    match container.mode.as_deref() {
+        _ if container.denied == 0 => Style::new(),
+        Some("audit") => screen::verdict("audited"),
+        _ => screen::verdict("denied"),
     }
-    text
 }
 
 #[cfg(test)]
@@ -184,41 +176,86 @@ mod tests {
         ]
     }
 
+    /// As it is shown, without colours.
+    fn shown(wide: bool, width: Option<usize>) -> String {
+        anstream::adapter::strip_str(&table(&containers(), wide, width)).to_string()
+    }
+
     #[test]
-    fn a_narrow_table_fits_a_narrow_terminal() {
-        let text = table(&containers(), false);
-        let wanted = "\
-CONTAINER        NAME                  POLICY    MODE     TASKS  DENIED
-0123456789ab     a-name-that-is-long…  baseline  enforce  3      17
-unattributed-cd  -                     offline   -        0      0
+    fn a_table_fits_the_terminal() {
+        let at_80 = "\
+CONTAINER        NAME                           POLICY    MODE     TASKS  DENIED
+0123456789ab     a-name-that-is-longer-than-m…  baseline  enforce  3      17
+unattributed-cd  -                              offline   -        0      0
 ";
-        assert_eq!(text, wanted);
-        let longest = Container {
-            id: Some("x".repeat(100)),
-            name: Some("y".repeat(100)),
-            policy: Some("kiosk".into()),
-            mode: Some("enforce".into()),
-            tasks: 99_999,
-            denied: 999_999,
-            ..Container::default()
-        };
-        assert!(table(&[longest], false).lines().all(|line| line.chars().count() <= 80));
+        assert_eq!(shown(false, Some(80)), at_80);
+    }
+
+    #[test]
+    fn on_a_narrow_terminal_each_container_has_a_block() {
+        let at_40 = "\
+container: 0123456789ab
+name: a-name-that-is-longer-than-most
+policy: baseline
+mode: enforce
+tasks: 3
+denied: 17
+
+container: unattributed-cd
+name: -
+policy: offline
+mode: -
+tasks: 0
+denied: 0
+";
+        assert_eq!(shown(false, Some(40)), at_40);
+    }
+
+    #[test]
+    fn a_pipe_gets_everything() {
+        let id = "0123456789abcdef".repeat(4);
+        assert!(shown(false, None).contains(&format!("\n{id}  a-name-that-is-longer-than-most  ")));
     }
 
     #[test]
     fn a_wide_table_cuts_nothing_and_keeps_lines_whole() {
-        let text = table(&containers(), true);
-        assert_eq!(text.lines().count(), 3, "{text}");
-        for part in [
-            "cdef  0      docker  a-name-that-is-longer-than-most  nginx:1\\n",
-            "2023-11-14T22:13:20Z  default",
-        ] {
-            assert!(text.contains(part), "{part}: {text}");
+        for width in [None, Some(300)] {
+            let text = shown(true, width);
+            assert_eq!(text.lines().count(), 3, "{text}");
+            for part in [
+                "cdef  0      docker  a-name-that-is-longer-than-most  nginx:1\\n",
+                "2023-11-14T22:13:20Z  default",
+            ] {
+                assert!(text.contains(part), "{part}: {text}");
+            }
+        }
+        for width in [40, 80, 200] {
+            let text = shown(true, Some(width));
+            assert!(text.lines().all(|line| line.chars().count() <= width), "{text}");
+            let whole: String = text.split_whitespace().collect();
+            let id = "0123456789abcdef".repeat(4);
+            assert!(
+                whole.contains(&id) && whole.contains("a-name-that-is-longer-than-most"),
+                "{text}"
+            );
         }
     }
 
     #[test]
+    fn denials_have_the_colour_of_their_verdict() {
+        let text = |mode: &str, denied| {
+            let mode = Some(mode.to_owned());
+            table(&[Container { mode, denied, ..Container::default() }], false, Some(80))
+        };
+        assert!(text("enforce", 1).contains("\u{1b}[31m1\u{1b}[0m"));
+        assert!(text("audit", 1).contains("\u{1b}[33m1\u{1b}[0m"));
+        assert!(!text("enforce", 0).contains('\u{1b}'));
+    }
+
+    #[test]
     fn without_containers_there_is_the_head() {
-        assert_eq!(table(&[], false), "CONTAINER  NAME  POLICY  MODE  TASKS  DENIED\n");
+        let head = "CONTAINER  NAME  POLICY  MODE  TASKS  DENIED\n";
+        assert_eq!(table(&[], false, None), head);
+        assert_eq!(table(&[], false, Some(80)), head);
     }
 }

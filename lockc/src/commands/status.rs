@@ -4,7 +4,7 @@ use std::{fmt::Write as _, fs, io::ErrorKind, path::Path, process::ExitCode};
 
 use anyhow::Result;
 
-use super::{Format, time};
+use super::{Format, screen, time};
 use crate::{
     bpf::pin,
     explain::plain,
@@ -27,15 +27,16 @@ impl Status {
         let status = match ask::<state::Status>(Query::Status) {
             Ok(status) => status,
             Err(AskError::NotRunning) => {
-                super::print(&format!("not running; {}\n", left(Path::new(pin::ROOT))))?;
+                let said = format!("not running; {}\n", left(Path::new(pin::ROOT)));
+                super::print(&screen::fold(&said, screen::width()))?;
                 return Ok(ExitCode::FAILURE);
             }
             Err(error) => return Err(error.into()),
         };
-        super::print(&match self.format {
-            Format::Text => text(&status),
-            Format::Json => super::json(&status)?,
-        })?;
+        match self.format {
+            Format::Text => super::show(&screen::fold(&text(&status), screen::width()))?,
+            Format::Json => super::print(&super::json(&status)?)?,
+        }
         Ok(if status.stale.is_some() { ExitCode::from(3) } else { ExitCode::SUCCESS })
     }
 }
@@ -166,6 +167,13 @@ errors: none
 configuration: /etc/lockc/lockc.toml is in force since 2023-11-14T22:14:20Z
 ";
         assert_eq!(text(&status), wanted);
+        for width in [40, 80, 200] {
+            let folded = screen::fold(wanted, Some(width));
+            assert!(folded.lines().all(|line| line.chars().count() <= width), "{folded}");
+            let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+            assert_eq!(words(&folded), words(wanted));
+        }
+        assert_eq!(screen::fold(wanted, Some(200)), wanted);
         status.stale = Some("x: error".into());
         status.errors = vec![Trouble { time: 0, message: "one".into() }; 2];
         let said = text(&status);
