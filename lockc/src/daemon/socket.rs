@@ -4,9 +4,12 @@
 use std::{
     fs::{self, Permissions},
     io::{self, Read as _, Write as _},
-    os::unix::{
-        fs::PermissionsExt as _,
-        net::{UnixListener, UnixStream},
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::{
+            fs::PermissionsExt as _,
+            net::{UnixListener, UnixStream},
+        },
     },
     path::Path,
     sync::{Arc, mpsc},
@@ -16,7 +19,10 @@ use std::{
 
 use lockc_common::{Counter, State};
 use nix::{
-    sys::socket::{getsockopt, sockopt::PeerCredentials},
+    sys::socket::{
+        AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, getsockopt, listen, socket,
+        sockopt::PeerCredentials,
+    },
     unistd::{Gid, Pid, setfsgid},
 };
 
@@ -53,7 +59,7 @@ impl Teller {
         let path = directory.join(SOCKET);
         let (send, listens) = mpsc::channel();
         thread::Builder::new().name("state".into()).spawn(move || {
-            let listener = listen(&path, group);
+            let listener = listener(&path, group);
             // Fails only when the daemon ends.
             let _ = send.send(());
             match listener {
@@ -162,7 +168,7 @@ impl Teller {
     }
 }
 
-fn listen(path: &Path, group: Option<u32>) -> io::Result<UnixListener> {
+fn listener(path: &Path, group: Option<u32>) -> io::Result<UnixListener> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -171,11 +177,18 @@ fn listen(path: &Path, group: Option<u32>) -> io::Result<UnixListener> {
         // Of this thread only: what it makes belongs to the group, without the capability to give files away.
         setfsgid(Gid::from_raw(group));
     }
-    let listener = UnixListener::bind(path)?;
-    // Until here only root could write to it, which is what connecting needs.
+    let socket = bound(path)?;
     let mode = if group.is_some() { 0o660 } else { 0o600 };
     fs::set_permissions(path, Permissions::from_mode(mode))?;
-    Ok(listener)
+    listen(&socket, Backlog::MAXCONN)?;
+    Ok(socket.into())
+}
+
+/// A socket at `path` that refuses everybody until it listens: whatever the mask is, its mode is set before that.
+fn bound(path: &Path) -> io::Result<OwnedFd> {
+    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(socket)
 }
 
 /// A line without its end.
@@ -243,14 +256,25 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_was_open_to_everyone_until_it_had_its_mode() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let _socket = bound(&path).unwrap();
+        let error = UnixStream::connect(&path).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
     fn a_socket_is_for_root_or_a_group() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
         let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
-        let _one = listen(&path, None).unwrap();
+        let one = listener(&path, None).unwrap();
         assert_eq!(mode(), 0o600);
+        let _asker = UnixStream::connect(&path).unwrap();
+        one.accept().unwrap();
         // One that was left behind makes place.
-        let _other = listen(&path, Some(nix::unistd::getgid().as_raw())).unwrap();
+        let _other = listener(&path, Some(nix::unistd::getgid().as_raw())).unwrap();
         assert_eq!(mode(), 0o660);
     }
 }
