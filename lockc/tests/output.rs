@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
 use std::{
+    fmt::Write as _,
     fs::{self, File},
     io::Read as _,
     os::unix::{
@@ -262,6 +263,49 @@ fn who_may_not_is_told_in_one_line() {
         assert_eq!((found, out.as_str()), (Some(*code), ""), "{words:?}: {said}");
         assert_eq!(said.replace(&directory, "@"), wanted, "{words:?}");
     }
+}
+
+/// With 64 MiB of memory, from a file that takes more as records.
+#[test]
+fn a_file_of_events_was_in_memory_as_a_whole() {
+    let files = Files::new();
+    let mut text = String::new();
+    for number in 100..60_000 {
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            text,
+            r#"{{"schema":1,"id":"{number}","time":"2026-01-31T12:00:00.000000Z","verdict":"audited","operation":"start","container":"{:0500}","policy":"web","pid":1,"tid":1,"comm":"x","why":"w"}}"#,
+            number % 7
+        );
+    }
+    let file = files.path("long.jsonl");
+    fs::write(&file, EVENTS.to_owned() + &text).unwrap();
+    let config = format!("{CONFIG}[events]\nfile = \"{}\"\n", file.display());
+    fs::write(files.path("lockc.toml"), config).unwrap();
+    for (words, wanted) in [
+        (&["learn", "--config", "@lockc.toml"][..], "# not allowed: start (x, 59900 times)"),
+        (&["explain", "--config", "@lockc.toml", "--event", "59999"], "policy: web, @lockc.toml:1"),
+    ] {
+        let lockc = files.command(words);
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -v 65536 && exec \"$@\"", "sh"]);
+        command.arg(lockc.get_program()).args(lockc.get_args());
+        let (code, out, said) = told(&command.output().unwrap());
+        let out = out.replace(&format!("{}/", files.0.path().display()), "@");
+        assert!(code == Some(0) && out.contains(wanted), "{words:?}: {code:?} {out} {said}");
+    }
+}
+
+/// An event that denied nothing: what was decided, and no advice.
+#[test]
+fn what_was_only_noticed_was_explained_as_denied() {
+    let files = Files::new();
+    let config = format!("{CONFIG}[events]\nfile = \"{}\"\n", files.path("events.jsonl").display());
+    fs::write(files.path("lockc.toml"), config).unwrap();
+    let words = ["explain", "--config", "@lockc.toml", "--event", "10"];
+    let (code, out, _) = told(&files.command(&words).output().unwrap());
+    assert!(code == Some(0) && out.contains("\npolicy: web, "), "{out}");
+    assert!(!out.contains("den") && !out.contains("allow"), "{out}");
 }
 
 /// What a command shows on a terminal of `width` columns.

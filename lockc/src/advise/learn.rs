@@ -15,6 +15,8 @@ const SIBLINGS: usize = 5;
 const LEAST_DEPTH: usize = 2;
 /// Programs that a comment names.
 const NAMES: usize = 4;
+/// Different things that are kept: who is in a container can ask for as many as it likes, of 2 KiB each.
+const MOST_CHANGES: usize = 50_000;
 
 /// Who needed something, and how often.
 #[derive(Clone, Debug, Default)]
@@ -40,33 +42,70 @@ impl Use {
     }
 }
 
-/// A policy per policy that the events were judged by, which extends it and allows them: TOML with a comment to each
-/// line. `name` is what it is called; with more than one, the name of the extended policy is added. Nothing if no event
-/// asks for a change.
-pub fn learn<'r>(
-    records: impl Iterator<Item = &'r Record>,
-    config: &Config,
-    name: &str,
-) -> Option<String> {
-    let mut policies: BTreeMap<&str, BTreeMap<Change, (Use, String)>> = BTreeMap::new();
-    for record in records.filter(|it| it.verdict == "audited" || it.verdict == "denied") {
-        let Some(policy) = config.policies.get(&record.policy) else { continue };
+/// What events ask for, by the policy that they were judged by.
+#[derive(Debug)]
+pub struct Learner<'c> {
+    config: &'c Config,
+    policies: BTreeMap<&'c str, BTreeMap<Change, (Use, String)>>,
+    /// Changes that are kept.
+    kept: usize,
+    /// Events that would have been more.
+    left_out: u64,
+}
+
+impl<'c> Learner<'c> {
+    /// Nothing is known yet.
+    pub fn new(config: &'c Config) -> Self {
+        Self { config, policies: BTreeMap::new(), kept: 0, left_out: 0 }
+    }
+
+    /// Takes an event up, if it asks for a change of a policy that is configured.
+    pub fn add(&mut self, record: &Record) {
+        if record.verdict != "audited" && record.verdict != "denied" {
+            return;
+        }
+        let Some(policy) = self.config.policies.get(&record.policy) else { return };
         let (_, change) = advise(record, policy);
-        let needs = policies.entry(&policy.name).or_default();
+        let needs = self.policies.entry(&policy.name).or_default();
+        if !needs.contains_key(&change) {
+            if self.kept == MOST_CHANGES {
+                self.left_out += 1;
+                return;
+            }
+            self.kept += 1;
+        }
         let (used, operation) = needs.entry(change).or_default();
         operation.clone_from(&record.operation);
         used.count += 1;
-        used.programs.insert(record.comm.clone());
+        // One more than are named says that there are more.
+        if used.programs.len() <= NAMES {
+            used.programs.insert(record.comm.clone());
+        }
     }
-    if policies.is_empty() {
-        return None;
+
+    /// A policy per policy that the events were judged by, which extends it and allows them: TOML with a comment to each
+    /// line. `name` is what it is called; with more than one, the name of the extended policy is added. Nothing if no event
+    /// asks for a change.
+    pub fn finish(self, name: &str) -> Option<String> {
+        let Self { policies, left_out, .. } = self;
+        if policies.is_empty() {
+            return None;
+        }
+        let is_one = policies.len() == 1;
+        let tables = policies.into_iter().map(|(base, needs)| {
+            let name = if is_one { name.to_owned() } else { format!("{name}-{base}") };
+            table(&name, base, needs)
+        });
+        let mut text = tables.collect::<Vec<_>>().join("\n");
+        if left_out > 0 {
+            // Writing to a string does not fail.
+            let _ = writeln!(
+                text,
+                "# left out: {left_out} events, which ask for more than {MOST_CHANGES} different things"
+            );
+        }
+        Some(text)
     }
-    let is_one = policies.len() == 1;
-    let tables = policies.into_iter().map(|(base, needs)| {
-        let name = if is_one { name.to_owned() } else { format!("{name}-{base}") };
-        table(&name, base, needs)
-    });
-    Some(tables.collect::<Vec<_>>().join("\n"))
 }
 
 fn table(name: &str, base: &str, needs: BTreeMap<Change, (Use, String)>) -> String {
@@ -119,11 +158,14 @@ fn generalise(entries: BTreeMap<String, Use>) -> BTreeMap<String, Use> {
                 *directories.entry(above).or_default() += 1;
             }
         }
-        let Some((directory, _)) = directories.into_iter().find(|(_, count)| *count >= SIBLINGS)
-        else {
+        directories.retain(|_, count| *count >= SIBLINGS);
+        if directories.is_empty() {
             break;
-        };
-        fold(&mut all, &directory);
+        }
+        // Those below another one of them have nothing left when it is their turn.
+        for directory in directories.keys() {
+            fold(&mut all, directory);
+        }
     }
     // What lies below another entry is allowed by that.
     for directory in all.keys().cloned().collect::<Vec<_>>() {
@@ -134,8 +176,10 @@ fn generalise(entries: BTreeMap<String, Use>) -> BTreeMap<String, Use> {
 
 /// All entries below a directory become the directory, if there are any.
 fn fold(all: &mut BTreeMap<String, Use>, directory: &str) {
-    let below = |path: &str| path != directory && Path::new(path).starts_with(directory);
-    let paths: Vec<String> = all.keys().filter(|path| below(path)).cloned().collect();
+    // What begins alike stands together.
+    let prefix = format!("{}/", directory.trim_end_matches('/'));
+    let from = all.range(prefix.clone()..).map(|(path, _)| path);
+    let paths: Vec<String> = from.take_while(|path| path.starts_with(&prefix)).cloned().collect();
     for path in paths {
         if let Some(used) = all.remove(&path) {
             all.entry(directory.to_owned()).or_default().add(&used);
@@ -161,6 +205,40 @@ fn above(path: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn learn<'r>(
+        records: impl Iterator<Item = &'r Record>,
+        config: &Config,
+        name: &str,
+    ) -> Option<String> {
+        let mut learner = Learner::new(config);
+        records.for_each(|record| learner.add(record));
+        learner.finish(name)
+    }
+
+    #[test]
+    fn what_containers_ask_for_filled_the_memory() {
+        let config = config();
+        let mut learner = Learner::new(&config);
+        for number in 0..MOST_CHANGES + 3 {
+            learner.add(&audited("open", &format!("/a/{number}"), "x"));
+        }
+        // What is known already is counted on.
+        for number in 0..100 {
+            learner.add(&audited("open", "/a/1", &format!("program-{number}")));
+        }
+        let kept = &learner.policies["web"];
+        assert_eq!((kept.len(), learner.left_out), (MOST_CHANGES, 3));
+        let (used, _) = &kept[&Change::Entry { key: "paths.allow", value: "/a/1".into() }];
+        assert_eq!((used.count, used.programs.len()), (101, NAMES + 1));
+        let learnt = learner.finish("x").unwrap();
+        assert!(
+            learnt.ends_with(
+                "\n# left out: 3 events, which ask for more than 50000 different things\n"
+            ),
+            "{learnt}"
+        );
+    }
 
     fn config() -> Config {
         let text = "[policy.web]\nextends = \"restricted\"\nmode = \"audit\"\npaths.default = \"deny\"\nexec.allow = []\nnetwork.default = \"deny\"\n";

@@ -5,7 +5,7 @@ mod place;
 
 use std::net::SocketAddr;
 
-pub use self::{learn::learn, place::place};
+pub use self::{learn::Learner, place::place};
 use crate::{
     event::record::Record,
     policy::{Access, NetworkMode, PathRule, Policy, Verdict},

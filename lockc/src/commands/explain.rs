@@ -103,22 +103,28 @@ fn is_placement(record: &Record) -> bool {
 
 /// Finds the event, and what gave its container the policy.
 fn explain_event(number: &str, path: &Path) -> Result<()> {
-    let (mut found, mut starts): (Option<Record>, Vec<Record>) = (None, Vec::new());
+    let mut found = None;
     Chosen::all(path.to_owned()).open()?.read(|_, record| {
-        if is_placement(&record) && found.is_none() {
-            starts.push(record.clone());
-        }
-        if record.id == number {
+        let is_it = record.id == number;
+        if is_it {
             found = Some(record);
         }
-        true
+        !is_it
     })?;
     let record = found.with_context(|| {
         format!("there is no event {} any more, or there was none", plain(number))
     })?;
-    let start = starts.iter().rfind(|it| it.container == record.container && it.why.is_some());
+    // Once more, now that it is known whose: the file may be longer than memory.
+    let mut start = None;
+    Chosen::all(path.to_owned()).open()?.read(|_, it| {
+        let is_earlier = it.id != number;
+        if is_earlier && is_placement(&it) && it.container == record.container && it.why.is_some() {
+            start = Some(it);
+        }
+        is_earlier
+    })?;
     let checked = Checked::read(path)?;
-    super::print(&event_text(&record, start, &checked))?;
+    super::print(&event_text(&record, start.as_ref(), &checked))?;
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, bail};
 
 use super::events::Chosen;
-use crate::{advise, config::Config};
+use crate::{advise::Learner, config::Config};
 
 /// Prints a policy that allows what was audited or denied, and nothing else that its containers' policy denies.
 ///
@@ -23,13 +23,12 @@ impl Learn {
     pub(super) fn execute(self) -> Result<()> {
         let Self { chosen, name } = self;
         let config = Config::load(&chosen.config)?;
-        let mut records = Vec::new();
+        let mut learner = Learner::new(&config);
         chosen.open()?.read(|_, record| {
-            records.push(record);
+            learner.add(&record);
             true
         })?;
-        let learnt = advise::learn(records.iter(), &config, &name);
-        let Some(learnt) = learnt else {
+        let Some(learnt) = learner.finish(&name) else {
             bail!(
                 "nothing was audited or denied that a configured policy is about: give the container a policy with \
                  mode = \"audit\", and let it work for a while"
