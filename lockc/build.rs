@@ -25,11 +25,20 @@ fn main() -> anyhow::Result<()> {
     if !env::split_paths(&path).any(|dir| dir.join("bpf-linker").is_file()) {
         bail!("bpf-linker not found in target/tools/bin or PATH; run `cargo xtask setup` first");
     }
-    // SAFETY: a build script has one thread, so nobody reads the environment meanwhile.
-    unsafe { env::set_var("PATH", path) };
-    // SAFETY: as above. The pinned stable toolchain needs this for `-Z build-std=core`, and
-    // it is set for the BPF side alone.
-    unsafe { env::set_var("RUSTC_BOOTSTRAP", "1") };
+    for (name, value) in [
+        ("PATH", path.as_os_str()),
+        // The pinned stable toolchain needs this for `-Z build-std=core`, and it is set for the
+        // BPF side alone.
+        ("RUSTC_BOOTSTRAP", "1".as_ref()),
+        // BTF names the sources of every line: by names that no machine's directories are in.
+        // aya-build sets the flags of the compiler itself, so that `--remap-path-prefix` does
+        // not reach it.
+        ("CARGO_UNSTABLE_TRIM_PATHS", "true".as_ref()),
+        ("CARGO_PROFILE_RELEASE_TRIM_PATHS", "all".as_ref()),
+    ] {
+        // SAFETY: a build script has one thread, so nobody reads the environment meanwhile.
+        unsafe { env::set_var(name, value) };
+    }
 
     if env::var_os("AYA_BUILD_SKIP").is_some() {
         // For clippy, which only wants the file to be there.
@@ -80,7 +89,7 @@ fn without_dwarf(data: &[u8]) -> Option<Vec<u8>> {
         let name = data.get(names + number(at, 4)?..)?;
         if name.starts_with(b".debug") || name.starts_with(b".rel.debug") {
             header[4..8].fill(0); // SHT_NULL
-            header[32..40].fill(0); // no bytes
+            header[24..40].fill(0); // nowhere, and no bytes: where they were depends on paths in them
         } else if number(at + 4, 4)? != 8 {
             // Anything but SHT_NOBITS has bytes in the file.
             let (offset, size) = (number(at + 24, 8)?, number(at + 32, 8)?);

@@ -2,13 +2,17 @@
 //! configuration.
 
 use std::{
+    ffi::OsString,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::Result;
 
-use crate::{command, guest::Image, kernel::Architecture, package::Packages, paths, setup};
+use crate::{
+    command, crates, guest::Image, kernel::Architecture, package::Packages, paths, setup,
+    tree::Tree,
+};
 
 /// Binaries of one architecture, freshly built.
 #[derive(Debug)]
@@ -26,23 +30,10 @@ impl Artifacts {
 
     /// Builds them with another profile.
     pub(crate) fn build_as(architecture: Architecture, profile: &str) -> Result<Self> {
-        setup::linker()?;
-        let target = architecture.target();
-        command::run(
-            cargo().args([
-                "build",
-                "--profile",
-                profile,
-                "--target",
-                target,
-                "-p",
-                "lockc",
-                "-p",
-                "lockc-tests",
-            ]),
-            &format!("building lockc for {target}"),
-        )?;
-        Ok(Self { dir: paths::target().join(target).join(profile), packages: None })
+        let tree = Tree::here();
+        let dir = build(&tree, architecture, profile, "lockc")?;
+        build(&tree, architecture, profile, "lockc-tests")?;
+        Ok(Self { dir, packages: None })
     }
 
     /// As [`Self::build_as`], with what an image can do with them.
@@ -78,6 +69,50 @@ impl Artifacts {
         }
         files
     }
+}
+
+/// Builds the binaries of one package, and gives the directory that they are in. One at a time: together, each would get
+/// the features that the other asks of what both depend on, and what guests try would not be what is shipped.
+pub(crate) fn build(
+    tree: &Tree,
+    architecture: Architecture,
+    profile: &str,
+    package: &str,
+) -> Result<PathBuf> {
+    setup::linker()?;
+    let target = architecture.target();
+    let mut build = tree.prepare(cargo());
+    build
+        .args(["build", "--locked", "--profile", profile, "--target", target, "-p", package])
+        // Replaces what RUSTFLAGS says, too.
+        .env("CARGO_ENCODED_RUSTFLAGS", remapped(tree, architecture)?);
+    command::run(&mut build, &format!("building {package} for {target}"))?;
+    Ok(tree.target().join(target).join(profile))
+}
+
+/// Flags by which sources have the same names on every machine; they end up in panic messages.
+fn remapped(tree: &Tree, architecture: Architecture) -> Result<OsString> {
+    let mut prefixes = vec![
+        (tree.root().to_owned(), "/lockc".to_owned()),
+        // What rustc says itself when it does not have these sources.
+        (
+            setup::sysroot()?.join("lib/rustlib/src/rust"),
+            format!("/rustc/{}", setup::rustc_says("commit-hash")?),
+        ),
+    ];
+    let crates = crates::directories(tree, architecture)?;
+    prefixes.extend(crates.into_iter().map(|dir| (dir, "/crates".to_owned())));
+    let mut flags = OsString::new();
+    for (from, to) in prefixes {
+        if !flags.is_empty() {
+            flags.push("\u{1f}");
+        }
+        flags.push("--remap-path-prefix=");
+        flags.push(from);
+        flags.push("=");
+        flags.push(to);
+    }
+    Ok(flags)
 }
 
 /// The cargo that runs us, in the workspace.

@@ -12,6 +12,7 @@ mod apt;
 mod artifacts;
 mod command;
 mod cpio;
+mod crates;
 mod debootstrap;
 mod demo;
 mod escapes;
@@ -30,6 +31,7 @@ mod setup;
 mod soak;
 mod tally;
 mod test;
+mod tree;
 mod userland;
 mod vm;
 

@@ -1,7 +1,10 @@
 //! `cargo xtask package`: deb and rpm, as they are shipped.
 
+mod verify;
+
 use std::{
-    ffi::OsStr,
+    env,
+    ffi::{OsStr, OsString},
     fs,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
@@ -10,11 +13,11 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::ValueEnum as _;
 
-use crate::{artifacts::Artifacts, command, kernel::Architecture, paths, setup::Tool};
+use crate::{artifacts, command, kernel::Architecture, paths, setup::Tool, tree::Tree};
 
 /// Builds a deb and an rpm for each architecture, with manual pages and shell
-/// completions, into target/packages, and SHA256SUMS beside them. Two builds of
-/// one commit on one machine give the same bytes.
+/// completions, into target/packages, and SHA256SUMS beside them. Builds of one
+/// commit give the same bytes, in whatever directory they are made.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Package {
     /// For which machines; all unless given
@@ -23,34 +26,55 @@ pub(crate) struct Package {
     /// Builds them as another version, to try an upgrade
     #[arg(long, value_name = "VERSION")]
     version: Option<String>,
+    /// Builds all of it again, from a copy of the sources elsewhere, and fails
+    /// unless every byte is the same
+    #[arg(long)]
+    verify: bool,
 }
 
 impl Package {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let all = Architecture::value_variants();
         let wanted = if self.architectures.is_empty() { all } else { &self.architectures };
-        let directory = directory();
-        paths::create_dir(&directory)?;
-        let mut made = Vec::new();
-        for architecture in wanted {
-            Artifacts::build(*architecture)?;
-            made.push(deb(*architecture, "release", self.version.as_deref())?);
-            made.push(rpm(*architecture, "release", self.version.as_deref())?);
-        }
-        let mut sums = Command::new("sha256sum");
-        sums.current_dir(&directory).args(made.iter().filter_map(|path| path.file_name()));
-        let sums = command::output(&mut sums, "adding up")?;
-        let path = directory.join("SHA256SUMS");
-        fs::write(&path, &sums).with_context(|| format!("cannot write {}", path.display()))?;
+        let make = |tree: &Tree| make(tree, wanted, self.version.as_deref());
+        let tree = Tree::here();
+        let (made, sums) = make(&tree)?;
         print!("{sums}");
-        println!("in {}", directory.display());
-        Ok(ExitCode::SUCCESS)
+        println!("in {}", tree.packages().display());
+        let mut ok = true;
+        if self.verify {
+            let copy = verify::copy()?;
+            make(&copy)?;
+            let binaries = wanted.iter().map(|it| binary(&tree, *it, "release"));
+            let binaries: Vec<_> = binaries.collect();
+            for binary in &binaries {
+                ok &= verify::names_no_place(binary)?;
+            }
+            ok &= verify::compare(&tree, &copy, &[binaries, made].concat())?;
+        }
+        Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 
-/// Where packages go.
-fn directory() -> PathBuf {
-    paths::target().join("packages")
+/// Makes what is shipped, and gives its paths and their sums.
+fn make(
+    tree: &Tree,
+    architectures: &[Architecture],
+    version: Option<&str>,
+) -> Result<(Vec<PathBuf>, String)> {
+    let mut made = Vec::new();
+    for architecture in architectures {
+        artifacts::build(tree, *architecture, "release", "lockc")?;
+        made.push(deb(tree, *architecture, "release", version)?);
+        made.push(rpm(tree, *architecture, "release", version)?);
+    }
+    let mut sums = Command::new("sha256sum");
+    sums.args(made.iter().filter_map(|path| path.file_name())).current_dir(tree.packages());
+    let sums = command::output(&mut sums, "adding up")?;
+    let path = tree.packages().join("SHA256SUMS");
+    fs::write(&path, &sums).with_context(|| format!("cannot write {}", path.display()))?;
+    made.push(path);
+    Ok((made, sums))
 }
 
 /// Packages of what is built with a profile, and those that say they are newer: for guests.
@@ -62,20 +86,28 @@ pub(crate) struct Packages {
 
 impl Packages {
     pub(crate) fn make(architecture: Architecture, profile: &str) -> Result<Self> {
+        let tree = Tree::here();
+        let deb = |version| deb(&tree, architecture, profile, version);
+        let rpm = |version| rpm(&tree, architecture, profile, version);
         Ok(Self {
-            debs: [deb(architecture, profile, None)?, deb(architecture, profile, Some("99.0-1"))?],
-            rpms: [rpm(architecture, profile, None)?, rpm(architecture, profile, Some("99.0"))?],
+            debs: [deb(None)?, deb(Some("99.0-1"))?],
+            rpms: [rpm(None)?, rpm(Some("99.0"))?],
         })
     }
 }
 
 /// Makes a deb of what is built, and gives its path.
-fn deb(architecture: Architecture, profile: &str, version: Option<&str>) -> Result<PathBuf> {
-    let mut command = dated(Tool::deb()?.command());
+fn deb(
+    tree: &Tree,
+    architecture: Architecture,
+    profile: &str,
+    version: Option<&str>,
+) -> Result<PathBuf> {
+    let mut command = dated(tree.prepare(Tool::deb()?.command()));
     command
         .args(["--package", "lockc", "--no-build", "--no-strip", "--target", architecture.target()])
         .args(["--profile", profile, "--output"])
-        .arg(directory());
+        .arg(directory(tree)?);
     if let Some(version) = version {
         command.args(["--deb-version", version]);
     }
@@ -83,16 +115,17 @@ fn deb(architecture: Architecture, profile: &str, version: Option<&str>) -> Resu
 }
 
 /// As [`deb`], an rpm.
-fn rpm(architecture: Architecture, profile: &str, version: Option<&str>) -> Result<PathBuf> {
-    let mut command = dated(Tool::generate_rpm()?.command());
+fn rpm(
+    tree: &Tree,
+    architecture: Architecture,
+    profile: &str,
+    version: Option<&str>,
+) -> Result<PathBuf> {
+    let mut command = dated(tree.prepare(Tool::generate_rpm()?.command()));
     command.args(["--package", "lockc", "--target", architecture.target()]);
     command.args(["--profile", profile, "--output"]);
-    let name = format!(
-        "lockc-{}-1.{}.rpm",
-        version.unwrap_or(env!("CARGO_PKG_VERSION")),
-        architecture.name()
-    );
-    let path = directory().join(name);
+    let name = format!("lockc-{}-1.{}.rpm", version.unwrap_or(VERSION), architecture.name());
+    let path = directory(tree)?.join(name);
     command.arg(&path);
     if let Some(version) = version {
         command.args(["--set-metadata", &format!("version = \"{version}\"")]);
@@ -101,14 +134,37 @@ fn rpm(architecture: Architecture, profile: &str, version: Option<&str>) -> Resu
     Ok(path)
 }
 
+/// The version of everything in the workspace.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Where packages go.
+fn directory(tree: &Tree) -> Result<PathBuf> {
+    let directory = tree.packages();
+    paths::create_dir(&directory)?;
+    Ok(directory)
+}
+
+/// lockc, as it is built with a profile.
+fn binary(tree: &Tree, architecture: Architecture, profile: &str) -> PathBuf {
+    tree.target().join(architecture.target()).join(profile).join("lockc")
+}
+
 /// What is in a package is as old as the commit, whenever it is built.
 fn dated(mut command: Command) -> Command {
+    command.env("SOURCE_DATE_EPOCH", time());
+    command
+}
+
+/// Seconds since 1970.
+fn time() -> OsString {
+    if let Some(time) = env::var_os("SOURCE_DATE_EPOCH") {
+        return time;
+    }
     let mut git = Command::new("git");
     git.current_dir(paths::workspace()).args(["log", "-1", "--format=%ct"]);
     // Sources without a history are as old as time.
     let time = command::output(&mut git, "asking git").unwrap_or_else(|_| "0".to_owned());
-    command.env("SOURCE_DATE_EPOCH", time.trim());
-    command
+    time.trim().into()
 }
 
 fn path_said(text: &str, extension: &str) -> Result<PathBuf> {

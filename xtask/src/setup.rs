@@ -46,16 +46,21 @@ const NEEDED: [(&str, &str); 17] = [
     ("debian-archive-keyring", "/usr/share/keyrings/debian-archive-keyring.gpg"),
 ];
 
-/// Installs the packages that are missing.
+/// Installs the packages that everything needs.
 pub(crate) fn packages() -> Result<()> {
+    install(&NEEDED)
+}
+
+/// Installs those of these packages that are missing.
+pub(crate) fn install(needed: &[(&str, &str)]) -> Result<()> {
     let missing: Vec<_> =
-        NEEDED.iter().filter(|(_, proof)| !is_installed(proof)).map(|(name, _)| *name).collect();
+        needed.iter().filter(|(_, proof)| !is_installed(proof)).map(|(name, _)| *name).collect();
     if missing.is_empty() {
         return Ok(());
     }
     if !is_installed("apt-get") {
         let all: Vec<_> =
-            NEEDED.iter().map(|(name, proof)| format!("  {proof} (Debian: {name})")).collect();
+            needed.iter().map(|(name, proof)| format!("  {proof} (Debian: {name})")).collect();
         bail!(
             "this is no Debian or Ubuntu; the guests are made from Debian packages, so besides \
              apt-get, apt-cache and dpkg-deb please install:\n{}",
@@ -106,11 +111,7 @@ pub(crate) fn linker() -> Result<()> {
     {
         return Ok(());
     }
-    let sysroot = command::output(
-        Command::new("rustc").args(["--print", "sysroot"]).current_dir(paths::workspace()),
-        "fetching the Rust toolchain",
-    )?;
-    let libraries = Path::new(sysroot.trim()).join("lib");
+    let libraries = sysroot()?.join("lib");
     let llvm = fs::read_dir(&libraries)
         .with_context(|| format!("cannot read {}", libraries.display()))?
         .filter_map(|entry| Some(entry.ok()?.path()))
@@ -186,15 +187,29 @@ fn in_cache(binary: &Path, version: &str) -> Result<Option<PathBuf>> {
     Ok(Some(dir.join(format!("{name}-{version}-{}", digest.hex()))))
 }
 
+/// Where the toolchain is.
+pub(crate) fn sysroot() -> Result<PathBuf> {
+    let sysroot = command::output(
+        Command::new("rustc").args(["--print", "sysroot"]).current_dir(paths::workspace()),
+        "fetching the Rust toolchain",
+    )?;
+    Ok(PathBuf::from(sysroot.trim()))
+}
+
 /// The toolchain's own target, for tools that run on this machine and link its
 /// C library, unlike everything else in this workspace.
 pub(crate) fn host() -> Result<String> {
-    let version = command::output(
+    rustc_says("host")
+}
+
+/// What the toolchain says about itself (`rustc -vV`).
+pub(crate) fn rustc_says(key: &str) -> Result<String> {
+    let said = command::output(
         Command::new("rustc").arg("-vV").current_dir(paths::workspace()),
         "asking rustc",
     )?;
-    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
-    Ok(host.context("rustc does not name its host")?.to_owned())
+    let value = said.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(": "));
+    Ok(value.with_context(|| format!("rustc does not name its {key}"))?.to_owned())
 }
 
 /// An OCI runtime that Debian has no package of.
