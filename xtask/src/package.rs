@@ -1,5 +1,7 @@
 //! `cargo xtask package`: deb and rpm, as they are shipped.
 
+mod runtime;
+mod sbom;
 mod verify;
 
 use std::{
@@ -16,8 +18,9 @@ use clap::ValueEnum as _;
 use crate::{artifacts, command, kernel::Architecture, paths, setup::Tool, tree::Tree};
 
 /// Builds a deb and an rpm for each architecture, with manual pages and shell
-/// completions, into target/packages, and SHA256SUMS beside them. Builds of one
-/// commit give the same bytes, in whatever directory they are made.
+/// completions, into target/packages, and beside them an SBOM of each binary, and
+/// SHA256SUMS. Builds of one commit give the same bytes, in whatever directory
+/// they are made.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Package {
     /// For which machines; all unless given
@@ -67,6 +70,7 @@ fn make(
         artifacts::build(tree, *architecture, "release", "lockc")?;
         made.push(deb(tree, *architecture, "release", version)?);
         made.push(rpm(tree, *architecture, "release", version)?);
+        made.push(sbom::write(tree, *architecture, &time())?);
     }
     let mut sums = Command::new("sha256sum");
     sums.args(made.iter().filter_map(|path| path.file_name())).current_dir(tree.packages());
@@ -165,6 +169,14 @@ fn time() -> OsString {
     // Sources without a history are as old as time.
     let time = command::output(&mut git, "asking git").unwrap_or_else(|_| "0".to_owned());
     time.trim().into()
+}
+
+/// The SHA-256 of a file, in hexadecimal.
+fn sha256(path: &Path) -> Result<String> {
+    let text = command::output(Command::new("sha256sum").arg(path), "adding up")?;
+    // A name with a backslash or a line feed has a backslash before the sum.
+    let sum = text.split_whitespace().next().map(|sum| sum.trim_start_matches('\\'));
+    Ok(sum.with_context(|| format!("no sum in {text:?}"))?.to_owned())
 }
 
 fn path_said(text: &str, extension: &str) -> Result<PathBuf> {
