@@ -1,5 +1,6 @@
 //! `cargo xtask package`: deb and rpm, as they are shipped.
 
+mod notices;
 mod runtime;
 mod sbom;
 mod verify;
@@ -17,10 +18,10 @@ use clap::ValueEnum as _;
 
 use crate::{artifacts, command, kernel::Architecture, paths, setup::Tool, tree::Tree};
 
-/// Builds a deb and an rpm for each architecture, with manual pages and shell
-/// completions, into target/packages, and beside them an SBOM of each binary, and
-/// SHA256SUMS. Builds of one commit give the same bytes, in whatever directory
-/// they are made.
+/// Builds a deb and an rpm for each architecture, with manual pages, shell
+/// completions and the notices of all that is linked, into target/packages, and
+/// beside them an SBOM of each binary, and SHA256SUMS. Builds of one commit give
+/// the same bytes, in whatever directory they are made.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Package {
     /// For which machines; all unless given
@@ -68,6 +69,7 @@ fn make(
     let mut made = Vec::new();
     for architecture in architectures {
         artifacts::build(tree, *architecture, "release", "lockc")?;
+        notices::write(tree, *architecture, "release")?;
         made.push(deb(tree, *architecture, "release", version)?);
         made.push(rpm(tree, *architecture, "release", version)?);
         made.push(sbom::write(tree, *architecture, &time())?);
@@ -91,6 +93,7 @@ pub(crate) struct Packages {
 impl Packages {
     pub(crate) fn make(architecture: Architecture, profile: &str) -> Result<Self> {
         let tree = Tree::here();
+        notices::write(&tree, architecture, profile)?;
         let deb = |version| deb(&tree, architecture, profile, version);
         let rpm = |version| rpm(&tree, architecture, profile, version);
         Ok(Self {
