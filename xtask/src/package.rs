@@ -1,5 +1,6 @@
 //! `cargo xtask package`: deb and rpm, as they are shipped.
 
+mod check;
 mod notices;
 mod runtime;
 mod sbom;
@@ -30,6 +31,9 @@ pub(crate) struct Package {
     /// Builds them as another version, to try an upgrade
     #[arg(long, value_name = "VERSION")]
     version: Option<String>,
+    /// Fails when lintian or rpmlint complain of what is not excused
+    #[arg(long)]
+    check: bool,
     /// Builds all of it again, from a copy of the sources elsewhere, and fails
     /// unless every byte is the same
     #[arg(long)]
@@ -46,6 +50,9 @@ impl Package {
         print!("{sums}");
         println!("in {}", tree.packages().display());
         let mut ok = true;
+        if self.check {
+            ok &= check::all(&made)?;
+        }
         if self.verify {
             let copy = verify::copy()?;
             make(&copy)?;
