@@ -12,6 +12,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
+    sync::OnceLock,
 };
 
 use anyhow::{Context as _, Result};
@@ -79,7 +80,7 @@ fn make(
         notices::write(tree, *architecture, "release")?;
         made.push(deb(tree, *architecture, "release", version)?);
         made.push(rpm(tree, *architecture, "release", version)?);
-        made.push(sbom::write(tree, *architecture, &time())?);
+        made.push(sbom::write(tree, *architecture, time())?);
     }
     let mut sums = Command::new("sha256sum");
     sums.args(made.iter().filter_map(|path| path.file_name())).current_dir(tree.packages());
@@ -169,16 +170,19 @@ fn dated(mut command: Command) -> Command {
     command
 }
 
-/// Seconds since 1970.
-fn time() -> OsString {
-    if let Some(time) = env::var_os("SOURCE_DATE_EPOCH") {
-        return time;
-    }
-    let mut git = Command::new("git");
-    git.current_dir(paths::workspace()).args(["log", "-1", "--format=%ct"]);
-    // Sources without a history are as old as time.
-    let time = command::output(&mut git, "asking git").unwrap_or_else(|_| "0".to_owned());
-    time.trim().into()
+/// Seconds since 1970; asked for once, as a commit may come between two builds.
+fn time() -> &'static OsStr {
+    static TIME: OnceLock<OsString> = OnceLock::new();
+    TIME.get_or_init(|| {
+        if let Some(time) = env::var_os("SOURCE_DATE_EPOCH") {
+            return time;
+        }
+        let mut git = Command::new("git");
+        git.current_dir(paths::workspace()).args(["log", "-1", "--format=%ct"]);
+        // Sources without a history are as old as time.
+        let time = command::output(&mut git, "asking git").unwrap_or_else(|_| "0".to_owned());
+        time.trim().into()
+    })
 }
 
 /// The SHA-256 of a file, in hexadecimal.
