@@ -31,6 +31,8 @@ pub(crate) struct Run<'a> {
     /// A directory copied to /mnt/share.
     pub(crate) share: Option<&'a Path>,
     pub(crate) console: bool,
+    /// Count instructions.
+    pub(crate) counted: bool,
     pub(crate) append: &'a str,
     /// MiB
     pub(crate) memory: u32,
@@ -46,6 +48,7 @@ impl<'a> Run<'a> {
             image: Image::Micro,
             share: None,
             console: false,
+            counted: false,
             append: "",
             memory: 2048,
             timeout,
@@ -85,6 +88,7 @@ impl<'a> Run<'a> {
             memory: self.memory,
             timeout: self.timeout,
             console: self.console,
+            counted: self.counted,
             dir: &scratch.dir,
         }
         .run(out, err)

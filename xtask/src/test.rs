@@ -198,6 +198,7 @@ impl Test {
             image,
             share: None,
             console: false,
+            counted: false,
             append: "",
             memory: 2048,
             timeout: Duration::from_secs(self.timeout),

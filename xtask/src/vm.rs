@@ -31,6 +31,9 @@ pub(crate) struct Vm {
     /// Show the kernel's console on stderr
     #[arg(long)]
     console: bool,
+    /// Count instructions: one processor, whose clock advances by a nanosecond with each
+    #[arg(long)]
+    counted: bool,
     /// Add to the kernel's command line, e.g. lsm=landlock,yama
     #[arg(long, value_name = "WORDS", default_value = "", hide_default_value = true)]
     append: String,
@@ -61,6 +64,7 @@ impl Vm {
             image: self.image,
             share: self.share.as_deref(),
             console: self.console,
+            counted: self.counted,
             append: &self.append,
             memory: self.memory,
             timeout: Duration::from_secs(self.timeout),
