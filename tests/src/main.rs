@@ -3,11 +3,13 @@
 //! ```text
 //! lockc-tests run --suite micro|kernel|full [--runtime runc|runc-new|crun|youki] [--off] [--thorough] [FILTER]
 //! lockc-tests soak --minutes N [--seed S]
+//! lockc-tests bench CONFIGURATION…
 //! lockc-tests list
 //! lockc-tests demo
 //! lockc-tests probe VERB ARG…
 //! ```
 
+mod bench;
 mod demo;
 mod harness;
 mod probe;
@@ -29,6 +31,7 @@ const USAGE: &str = "usage: lockc-tests run --suite micro|kernel|full [--runtime
                      [--thorough] [--containers N] [--parallel N] [--failures N] [--short N] \
                      [FILTER...]\n       \
                      lockc-tests soak --minutes N [--seed S]\n       \
+                     lockc-tests bench CONFIGURATION...\n       \
                      lockc-tests list | demo | probe VERB ARG...";
 
 fn main() -> Result<ExitCode> {
@@ -39,6 +42,7 @@ fn main() -> Result<ExitCode> {
         Some((_, _)) if called_as_probe() => probe::main(&args),
         Some((verb, args)) if verb == "run" => run(args),
         Some((verb, args)) if verb == "soak" => soak::main(args),
+        Some((verb, args)) if verb == "bench" => bench::main(args),
         Some((verb, [])) if verb == "demo" => demo::run(),
         Some((verb, [])) if verb == "list" => {
             list();

@@ -14,8 +14,10 @@ mod host;
 mod identity;
 mod lurk;
 mod machine;
+mod measure;
 mod mounts;
 mod network;
+mod operations;
 mod ordinary;
 mod spaces;
 
@@ -29,6 +31,7 @@ use anyhow::{Context as _, bail};
 use nix::{errno::Errno, unistd::alarm};
 
 pub(crate) use crowd::open_close;
+pub(crate) use operations::OPERATIONS;
 
 /// Longest time one item may take, in seconds; `SIGALRM` ends it.
 const ITEM_SECONDS: u32 = 60;
@@ -146,6 +149,7 @@ fn run(verb: &str, args: &[&str]) -> Outcome {
         identity::verb,
         lurk::verb,
         machine::verb,
+        measure::verb,
         mounts::verb,
         network::verb,
         spaces::verb,
