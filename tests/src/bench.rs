@@ -4,6 +4,7 @@
 //! boots the guest that makes a nanosecond one instruction.
 
 pub(crate) mod ground;
+mod others;
 
 use std::{
     fs,
@@ -12,25 +13,34 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
-use self::ground::{FILES, Ground, OVERLAY};
+use self::ground::{FILES, Ground, OVERLAY, PROGRAM};
 use crate::{
     harness::{
-        Container, Context,
+        Bundle, Container, Context,
         container::DEADLINE,
         context::Amounts,
         process::{self, Output},
         say,
     },
     probe::OPERATIONS,
+    sys::programs,
 };
 
 const USAGE: &str = "usage: lockc-tests bench CONFIGURATION...";
 /// The configuration as shipped.
 const CONFIG: &str = "/etc/lockc/lockc.toml";
 /// What containers may not do under the default policy.
-const HOST_ONLY: &[&str] = &["mount-umount"];
+const NOT_CONTAINED: &[&str] = &["mount-umount"];
+type Change = fn(&str) -> String;
+/// Configurations of lockc that only its containers are measured under, and what they make of the shipped one.
+const VARIANTS: &[(&str, Change)] = &[
+    ("audit", |config| config.replace("\nmode = \"enforce\"", "\nmode = \"audit\"")),
+    ("rules-100", |config| with_rules(config, 1, 100)),
+    ("rules-1000", |config| with_rules(config, 1, 1000)),
+    ("rules-10000", |config| with_rules(config, 10, 1000)),
+];
 /// A kernel has settled by then: the clock is calibrated, and nothing of the boot is left to do.
 const SETTLED: Duration = Duration::from_secs(8);
 
@@ -42,13 +52,10 @@ pub(crate) fn main(wanted: &[String]) -> Result<ExitCode> {
         context: Context::new(Some("crun"), Amounts::SMALL, false)?,
         _ground: Ground::new()?,
     };
+    bench.warm_up()?;
     let release = nix::sys::utsname::uname()?;
     say(format_args!("kernel {}", release.release().to_string_lossy()));
-    for configuration in ["none", "lockc"] {
-        if wanted.contains(&configuration) {
-            bench.run(configuration)?;
-        }
-    }
+    bench.run(&wanted)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -70,53 +77,124 @@ struct Bench {
 }
 
 impl Bench {
-    fn run(&self, configuration: &str) -> Result<()> {
-        match configuration {
-            "none" => self.both("none"),
-            "lockc" => {
-                let config =
-                    fs::read_to_string(CONFIG).with_context(|| format!("read {CONFIG}"))?;
-                let _lockc = self.context.start_lockc(&config)?;
-                self.both("lockc")
-            }
-            _ => bail!("no configuration {configuration}"),
+    fn run(&self, wanted: &[&str]) -> Result<()> {
+        let wants = |name: &str| wanted.contains(&name);
+        if wants("none") {
+            on_host("none", "measure", &[])?;
+            self.contained("none", |_| ())?;
         }
+        if wants("landlock") {
+            // Nobody may mount under Landlock.
+            on_host("landlock", "measure-landlocked", NOT_CONTAINED)?;
+        }
+        if wants("fanotify") {
+            let _others = others::allow_execve(PROGRAM)?;
+            on_host("fanotify", "measure", &[])?;
+        }
+        if wants("apparmor") {
+            others::load_profile()?;
+            self.contained("apparmor", |bundle| {
+                bundle.config["process"]["apparmorProfile"] = others::PROFILE.into();
+            })?;
+        }
+        let config = fs::read_to_string(CONFIG).with_context(|| format!("read {CONFIG}"))?;
+        let lockc = self.context.start_lockc(&config)?;
+        if wants("lockc") {
+            on_host("lockc", "measure", &[])?;
+            self.contained("lockc", |_| ())?;
+        }
+        for (name, change) in VARIANTS {
+            if wants(name) {
+                lockc.reload(&change(&config))?;
+                self.contained(name, |_| ())?;
+            }
+        }
+        let targets = programs::targets()?;
+        drop(lockc);
+        if wants("unloaded") {
+            on_host("unloaded", "measure", &[])?;
+        }
+        if wants("floor") {
+            let links = targets.into_iter().map(programs::attach_nothing);
+            let _links = links.collect::<nix::Result<Vec<_>>>().context("attach nothing")?;
+            on_host("floor", "measure", &[])?;
+        }
+        Ok(())
     }
 
-    /// On the host, and in a container.
-    fn both(&self, configuration: &str) -> Result<()> {
-        on_host(configuration)?;
-        self.contained(configuration)
+    /// Runs a container, and everything once. The first control group with a memory controller makes every allocation
+    /// that is accounted for dearer, on the host too, and for good.
+    fn warm_up(&self) -> Result<()> {
+        let bundle = self.context.bundle("warm-up", &["/bin/true"]);
+        let container = Container::new(self.context.runtime(), "warm-up", &bundle)?;
+        container.run()?.success("the first container")?;
+        measured_on_host("measure", &[])?.success("the first round").map(drop)
     }
 
-    fn contained(&self, configuration: &str) -> Result<()> {
+    fn contained(&self, configuration: &str, change: impl FnOnce(&mut Bundle)) -> Result<()> {
         Ground::renew()?;
-        let names = OPERATIONS.iter().map(|operation| operation.name);
-        let args = ["/bin/probe", "measure"]
-            .into_iter()
-            .chain(names.filter(|name| !HOST_ONLY.contains(name)));
+        let args: Vec<_> =
+            ["/bin/probe", "measure"].into_iter().chain(names(NOT_CONTAINED)).collect();
         let id = self.context.id(configuration);
-        let mut bundle = self.context.bundle(&id, &args.collect::<Vec<_>>());
+        let mut bundle = self.context.bundle(&id, &args);
         bundle.bind(FILES.as_ref(), FILES).bind(OVERLAY.as_ref(), OVERLAY);
+        change(&mut bundle);
         let container = Container::new(self.context.runtime(), &id, &bundle)?;
         report(&format!("{configuration}-contained"), &container.run()?)
     }
 }
 
-fn on_host(configuration: &str) -> Result<()> {
+/// Names of the operations, without some.
+fn names(without: &[&str]) -> impl Iterator<Item = &'static str> {
+    let names = OPERATIONS.iter().map(|operation| operation.name);
+    names.filter(|name| !without.contains(name))
+}
+
+fn on_host(configuration: &str, verb: &str, without: &[&str]) -> Result<()> {
+    report(&format!("{configuration}-host"), &measured_on_host(verb, without)?)
+}
+
+fn measured_on_host(verb: &str, without: &[&str]) -> Result<Output> {
     Ground::renew()?;
     let mut command = Command::new("/proc/self/exe");
-    command.args(["probe", "measure"]).args(OPERATIONS.iter().map(|operation| operation.name));
-    report(&format!("{configuration}-host"), &process::run(&mut command, DEADLINE)?)
+    process::run(command.args(["probe", verb]).args(names(without)), DEADLINE)
 }
 
 /// Prints what a process has measured.
 fn report(configuration: &str, output: &Output) -> Result<()> {
-    let costs = output.stdout.trim_end().strip_prefix("measure OK ");
+    let costs = output.stdout.trim_end().split_once(" OK ").map(|(_, costs)| costs);
     let costs = costs.with_context(|| format!("{configuration}: {output}"))?;
     for cost in costs.split(' ') {
         let (operation, cost) = cost.split_once('=').with_context(|| format!("cost {cost:?}"))?;
         say(format_args!("{configuration} {operation} {cost}"));
     }
     Ok(())
+}
+
+/// The configuration with as many rules about paths in each of so many policies; the first of them is the default one.
+fn with_rules(config: &str, policies: usize, rules: usize) -> String {
+    let policies = (0..policies).map(|policy| {
+        let (name, extends) = match policy {
+            0 => ("baseline".to_owned(), ""),
+            _ => (format!("other-{policy}"), "extends = \"baseline\"\n"),
+        };
+        let paths: Vec<_> =
+            (0..rules).map(|rule| format!("\"/srv/data/{:03}/{rule:05}\"", rule % 97)).collect();
+        format!("\n[policy.{name}]\n{extends}paths.deny = [{}]\n", paths.join(", "))
+    });
+    [config.to_owned()].into_iter().chain(policies).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{VARIANTS, with_rules};
+
+    #[test]
+    fn variants_vary() {
+        let config = include_str!("../../examples/config/lockc.toml");
+        assert!(VARIANTS.iter().all(|(_, change)| change(config) != config));
+        let rules = with_rules("", 2, 3);
+        assert_eq!(rules.matches("/srv/data").count(), 6);
+        assert!(rules.contains("[policy.other-1]\nextends = \"baseline\"\n"), "{rules}");
+    }
 }

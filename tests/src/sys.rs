@@ -4,8 +4,10 @@
 pub(crate) mod attributes;
 pub(crate) mod bpf;
 pub(crate) mod code;
+pub(crate) mod landlock;
 pub(crate) mod machine;
 pub(crate) mod net;
+pub(crate) mod programs;
 pub(crate) mod uring;
 
 use std::{

@@ -10,6 +10,7 @@
 
 mod apt;
 mod artifacts;
+mod bench;
 mod command;
 mod cpio;
 mod crates;
@@ -49,6 +50,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Bench(bench::Bench),
     Demo(demo::Demo),
     Escapes(escapes::Escapes),
     Examples(examples::Examples),
@@ -63,6 +65,7 @@ enum Verb {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
+        Verb::Bench(bench) => bench.run(),
         Verb::Demo(demo) => demo.run(),
         Verb::Escapes(escapes) => escapes.run(),
         Verb::Examples(examples) => examples.run(),

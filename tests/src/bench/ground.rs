@@ -3,17 +3,18 @@
 use std::{
     ffi::CStr,
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use crate::harness::fixture;
-
 /// A tmpfs with files, and an overlay whose lower layer has the same directories.
 pub(crate) const FILES: &str = "/b";
 pub(crate) const OVERLAY: &str = "/o";
+/// Does nothing.
+pub(crate) const PROGRAM: &str = "/b/true";
 
 /// 100 bytes, 15 components.
 pub(crate) const DEEP: &CStr =
@@ -27,6 +28,23 @@ pub(crate) const FIRST: &str = "/b/first";
 pub(crate) const FIRST_DEEP: &str =
     "/b/aaaaaa/bbbbbb/cccccc/dddddd/eeeeee/ffffff/gggggg/hhhhhh/iiiiii/jjjjjj/kkkkkk/llllll/nnnnnn";
 pub(crate) const FIRST_FILES: usize = 62;
+
+/// A program that exits, for `x86_64`: one page to read, so that little but `execve(2)` is measured.
+#[rustfmt::skip]
+const TRUE: [u8; 129] = [
+    // The header (elf(5)): an executable, which starts behind the headers, with one segment.
+    0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    2, 0, 62, 0, 1, 0, 0, 0, 0x78, 0, 0x40, 0, 0, 0, 0, 0,
+    64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 0, 0, 0, 0, 0, 0,
+    // The segment: the whole file, readable and executable, at 0x40_0000.
+    1, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0x40, 0, 0, 0, 0, 0, 0, 0, 0x40, 0, 0, 0, 0, 0,
+    129, 0, 0, 0, 0, 0, 0, 0, 129, 0, 0, 0, 0, 0, 0, 0,
+    0, 0x10, 0, 0, 0, 0, 0, 0,
+    // xor edi, edi; mov eax, 60 (exit); syscall
+    0x31, 0xff, 0xb8, 60, 0, 0, 0, 0x0f, 0x05,
+];
 
 /// The mounts; they are gone when this is dropped.
 #[derive(Debug)]
@@ -52,13 +70,14 @@ impl Ground {
         let options = format!("lowerdir={lower},upperdir={layers}/upper,workdir={layers}/work");
         mount(Some("overlay"), OVERLAY, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
             .with_context(|| format!("mount an overlay on {OVERLAY}"))?;
-        for name in ["f", "r1", "other"] {
+        for name in ["f", "r1"] {
             place(&Path::new(FILES).join(name))?;
         }
         fs::create_dir(Path::new(FILES).join("m"))?;
-        let program = Path::new(FILES).join("true");
-        fs::copy(fixture::busybox()?, &program)
-            .with_context(|| format!("copy busybox to {}", program.display()))?;
+        let program = Path::new(PROGRAM);
+        fs::write(program, TRUE).with_context(|| format!("write {}", program.display()))?;
+        fs::set_permissions(program, fs::Permissions::from_mode(0o755))
+            .with_context(|| format!("make {} executable", program.display()))?;
         Ok(ground)
     }
 

@@ -22,8 +22,8 @@ const OBJ_GET: u32 = 7;
 const PROG_GET_NEXT_ID: u32 = 11;
 const MAP_GET_NEXT_ID: u32 = 12;
 const PROG_GET_FD_BY_ID: u32 = 13;
-const OBJ_GET_INFO_BY_FD: u32 = 15;
-const LINK_GET_NEXT_ID: u32 = 31;
+pub(super) const OBJ_GET_INFO_BY_FD: u32 = 15;
+pub(super) const LINK_GET_NEXT_ID: u32 = 31;
 /// `BPF_F_RDONLY`.
 const READ_ONLY: u32 = 1 << 3;
 /// Map types whose entries come and go: hash, per-CPU hash, LRU hash, trie of prefixes.
@@ -39,13 +39,14 @@ const MAX_VALUE: usize = 32;
 const MAX_PROCESSORS: usize = 8192;
 
 /// The attributes of `bpf(2)`, as 64-bit words.
-type Attributes = [u64; 6];
+pub(super) type Attributes = [u64; 6];
 
-fn bpf(command: u32, attributes: &mut Attributes) -> nix::Result<libc::c_long> {
-    let size = size_of::<Attributes>();
+/// `attributes` may be longer than [`Attributes`].
+pub(super) fn bpf(command: u32, attributes: &mut [u64]) -> nix::Result<libc::c_long> {
+    let size = size_of_val(attributes);
     // SAFETY: `attributes` is initialized, `size` bytes long and lives across the call; whatever it
     // points to belongs to the caller, who keeps it alive.
-    Errno::result(unsafe { libc::syscall(libc::SYS_bpf, command, ptr::from_mut(attributes), size) })
+    Errno::result(unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_mut_ptr(), size) })
 }
 
 /// Opens the map, program or link pinned at `path`.
@@ -109,7 +110,7 @@ impl Map {
     }
 }
 
-fn number(fd: &OwnedFd) -> u64 {
+pub(super) fn number(fd: &OwnedFd) -> u64 {
     u64::from(fd.as_raw_fd().cast_unsigned())
 }
 

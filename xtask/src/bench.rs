@@ -1,0 +1,110 @@
+//! `cargo xtask bench`: what lockc costs, in instructions of a guest.
+
+mod compare;
+mod figures;
+mod table;
+
+use std::{ffi::OsString, fs, io, path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+
+use self::figures::Figures;
+use crate::{apt::Suite, artifacts::Artifacts, guest::Run, kernel::Kernel, paths, setup};
+
+/// What is kept of the last `--update`: the numbers, and the document with the tables.
+const RECORD: &str = "docs/performance.toml";
+const DOCUMENT: &str = "docs/performance.md";
+/// What lockc is held to; the others are there to compare with.
+const CHECKED: &[&str] = &["none", "lockc"];
+
+/// Counts the instructions that operations take in a guest, with and without lockc.
+///
+/// Prints a table of what each configuration adds, and fails when lockc adds more than when
+/// docs/performance.toml was written. The release build is measured; nothing depends on this machine's speed.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Bench {
+    /// Measure only what is compared with docs/performance.toml
+    #[arg(long, conflicts_with = "update")]
+    check: bool,
+    /// Write docs/performance.toml and the tables of docs/performance.md anew, and compare nothing
+    #[arg(long)]
+    update: bool,
+    /// Give up after that long
+    #[arg(long, value_name = "SECONDS", default_value_t = 3000)]
+    timeout: u64,
+}
+
+impl Bench {
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        let figures = self.measure()?;
+        println!("{}", table::all(&figures));
+        if self.update {
+            update(&figures)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let regressions = compare::regressions(&recorded()?, &figures)?;
+        for regression in &regressions {
+            println!("worse: {regression}");
+        }
+        if regressions.is_empty() {
+            println!("no worse than {RECORD}");
+            return Ok(ExitCode::SUCCESS);
+        }
+        Ok(ExitCode::FAILURE)
+    }
+
+    fn measure(&self) -> Result<Figures> {
+        let wanted = if self.check { CHECKED } else { figures::CONFIGURATIONS };
+        let mut command = ["/usr/bin/lockc-tests", "bench"].map(OsString::from).to_vec();
+        command.extend(wanted.iter().map(OsString::from));
+        setup::packages()?;
+        let artifacts = Artifacts::build(Kernel::V6_12.architecture())?;
+        let mut run = Run::micro(Kernel::V6_12, Duration::from_secs(self.timeout), &command);
+        run.counted = true;
+        // Where things lie decides how many page tables there are.
+        run.append = "nokaslr norandmaps";
+        let share = others()?;
+        run.share = Some(&share);
+        let mut said = Vec::new();
+        let code = run.run(&artifacts, &mut said, &mut io::stderr())?;
+        let said = String::from_utf8_lossy(&said);
+        ensure!(code == 0, "the guest failed with {code} after it said:\n{said}");
+        Figures::parse(&said)
+    }
+}
+
+/// A directory with what the guest needs to measure others: AppArmor's parser, and a profile.
+fn others() -> Result<PathBuf> {
+    let kernel = Kernel::V6_12.architecture();
+    let suite = Suite::open("trixie", kernel.debian())?;
+    let package = suite.unpack(&suite.find("apparmor")?)?;
+    let share = paths::vm("bench")?;
+    for (name, from) in [
+        ("apparmor_parser", package.join("usr/sbin/apparmor_parser")),
+        ("profile", paths::workspace().join("xtask/src/bench/profile")),
+    ] {
+        fs::copy(&from, share.join(name)).with_context(|| format!("copy {}", from.display()))?;
+    }
+    Ok(share)
+}
+
+fn recorded() -> Result<Figures> {
+    let text = fs::read_to_string(paths::workspace().join(RECORD))
+        .with_context(|| format!("read {RECORD}: run cargo xtask bench --update first"))?;
+    toml::from_str(&text).context(RECORD)
+}
+
+fn update(figures: &Figures) -> Result<()> {
+    let path = paths::workspace().join(DOCUMENT);
+    let document = fs::read_to_string(&path).with_context(|| format!("read {DOCUMENT}"))?;
+    let document = table::replaced(&document, &table::all(figures))
+        .with_context(|| format!("no place for the tables in {DOCUMENT}"))?;
+    fs::write(path, document).with_context(|| format!("write {DOCUMENT}"))?;
+    let text = format!(
+        "# Instructions for each operation, written by `cargo xtask bench --update`.\n{}",
+        toml::to_string(figures)?
+    );
+    fs::write(paths::workspace().join(RECORD), text).with_context(|| format!("write {RECORD}"))?;
+    println!("wrote {RECORD} and {DOCUMENT}");
+    Ok(())
+}
