@@ -18,7 +18,7 @@ mod mount;
 mod socket;
 mod task;
 
-use core::{arch::asm, ffi::c_void};
+use core::{arch::asm, ffi::c_void, mem::MaybeUninit};
 
 use aya_ebpf::{Global, helpers::generated::bpf_probe_read_kernel};
 
@@ -81,31 +81,42 @@ fn load<T: Copy>(base: *const u8, offset: &Global<u64>) -> T {
     unsafe { base.add(offset.load() as usize).cast::<T>().read_volatile() }
 }
 
-/// Reads a `T` at an address that the verifier knows nothing about.
+/// Reads a `T`, which is made of integers, at an address that the verifier knows nothing about. Nothing is written to it
+/// before: LLVM calls `memset` for it, which takes five instructions for each byte.
 #[inline(always)]
-pub(crate) fn read<T: Copy + Default>(address: u64) -> Option<T> {
-    let mut value = T::default();
+pub(crate) fn read<T: Copy>(address: u64) -> Option<T> {
+    let mut value = MaybeUninit::<T>::uninit();
     // SAFETY: `value` is as large as the length says; the helper survives any source address.
     let failed = unsafe {
         bpf_probe_read_kernel(
-            (&raw mut value).cast(),
+            value.as_mut_ptr().cast(),
             size_of::<T>() as u32,
             address as *const c_void,
         )
     };
-    (failed == 0).then_some(value)
+    // SAFETY: the helper has written all of it.
+    (failed == 0).then(|| unsafe { value.assume_init() })
 }
 
-/// Reads a name of `len` bytes, with zeros behind it; `len` is taken modulo `N`, a power of two.
+/// Bytes that can be written as words.
+#[repr(C, align(8))]
+struct Words<const N: usize>([u8; N]);
+
+/// Reads a name of `len` bytes, with zeros behind it; `len` is taken modulo `N`, a power of two and not below 8.
 #[inline(always)]
 pub(crate) fn read_name<const N: usize>(address: u64, len: u32) -> Option<[u8; N]> {
-    let mut name = [0; N];
+    let mut name = MaybeUninit::<Words<N>>::uninit();
+    for word in 0..N / 8 {
+        // SAFETY: inside of `name`, which is aligned. Volatile, or it would be a `memset`: see `read`.
+        unsafe { name.as_mut_ptr().cast::<u64>().add(word).write_volatile(0) };
+    }
     // The mask tells the verifier that it fits; the compiler must not know that it does nothing.
     let len = opaque(u64::from(len)) as u32 & (N as u32 - 1);
     // SAFETY: fewer than `N` bytes; the helper survives any source address.
     let failed =
-        unsafe { bpf_probe_read_kernel((&raw mut name).cast(), len, address as *const c_void) };
-    (failed == 0).then_some(name)
+        unsafe { bpf_probe_read_kernel(name.as_mut_ptr().cast(), len, address as *const c_void) };
+    // SAFETY: all of it is written above.
+    (failed == 0).then(|| unsafe { name.assume_init() }.0)
 }
 
 /// The value, as a number of which neither the compiler nor the verifier knows anything from here on. The compiler

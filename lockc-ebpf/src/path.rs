@@ -338,26 +338,25 @@ fn advance(walk: &mut Walk) -> Option<bool> {
         walk.mount_root = Step::mount_root(parent)?;
         return Some(false);
     }
-    let parent = Step::parent(walk.dentry)?;
+    let (parent, name, len) = Step::entry(walk.dentry)?;
     if parent == walk.dentry {
         return None; // disconnected: a handle whose parents are not in the cache
     }
-    prepend(walk, parent)
+    prepend(walk, parent, name, len)
 }
 
 #[inline(always)]
 fn ascend(walk: &mut Walk) -> Option<bool> {
-    let parent = Step::parent(walk.dentry)?;
+    let (parent, name, len) = Step::entry(walk.dentry)?;
     if parent == walk.dentry {
         return if Step::is_top(parent)? { Some(true) } else { None };
     }
-    prepend(walk, parent)
+    prepend(walk, parent, name, len)
 }
 
 /// Puts the dentry's name before what there is, and goes to its parent.
 #[inline(always)]
-fn prepend(walk: &mut Walk, parent: u64) -> Option<bool> {
-    let (name, len) = Step::name(walk.dentry)?;
+fn prepend(walk: &mut Walk, parent: u64, name: u64, len: u32) -> Option<bool> {
     if len > NAME_MAX || len == 0 || walk.start <= len {
         return None;
     }
