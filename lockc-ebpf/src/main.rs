@@ -337,7 +337,7 @@ fn ptrace_access_check(ctx: LsmContext) -> i32 {
 fn task_kill(ctx: LsmContext) -> i32 {
     // Read as a number: the verifier takes an argument that is a pointer for one that is never null, and
     // would remove what is done if it is (btf_ctx_access, kernel/bpf/btf.c, 6.12).
-    let credentials = kernel::argument(ctx.as_ptr() as u64, 3);
+    let credentials = || kernel::argument(ctx.as_ptr() as u64, 3);
     hooks::process::signal(Task::new(ctx.arg(0)), credentials).errno()
 }
 

@@ -25,10 +25,15 @@ fn is_out_of_reach(subject: &Subject, target: Task) -> bool {
 
 #[inline(always)]
 fn decide(operation: Operation, target: Task, quiet: bool) -> Answer {
-    let Some(subject) = Subject::current() else {
-        return Answer::Allow;
-    };
-    if !subject.wants(PolicyFlags::PROCESSES) || !is_out_of_reach(&subject, target) {
+    match Subject::current() {
+        Some(subject) => judge(&subject, operation, target, quiet),
+        None => Answer::Allow,
+    }
+}
+
+#[inline(always)]
+fn judge(subject: &Subject, operation: Operation, target: Task, quiet: bool) -> Answer {
+    if !subject.wants(PolicyFlags::PROCESSES) || !is_out_of_reach(subject, target) {
         return Answer::Allow;
     }
     if quiet {
@@ -48,11 +53,14 @@ pub(crate) fn trace(target: Task, mode: u32) -> Answer {
 /// A signal that a process sends. With `credentials` it is sent for a task that need not be the current one
 /// (`kill_pid_usb_asyncio`, kernel/signal.c, 6.12), and was checked when it was asked for.
 #[inline(always)]
-pub(crate) fn signal(target: Task, credentials: Option<u64>) -> Answer {
-    if credentials.is_some_and(|credentials| credentials != 0) {
+pub(crate) fn signal(target: Task, credentials: impl FnOnce() -> Option<u64>) -> Answer {
+    let Some(subject) = Subject::current() else {
+        return Answer::Allow;
+    };
+    if credentials().is_some_and(|credentials| credentials != 0) {
         return Answer::Allow;
     }
-    decide(Operation::Signal, target, false)
+    judge(&subject, Operation::Signal, target, false)
 }
 
 /// Priorities, scheduling and limits.
