@@ -242,11 +242,10 @@ fn path_chown(ctx: LsmContext) -> i32 {
 
 #[lsm(hook = "inode_setattr")]
 fn inode_setattr(ctx: LsmContext) -> i32 {
-    let context = ctx.as_ptr() as u64;
     let at = SETATTR_DENTRY.load();
     // Always there; 0 is no dentry and has no path.
-    let dentry = kernel::argument(context, at).unwrap_or(0);
-    hooks::change::times(dentry, kernel::argument(context, at + 1).unwrap_or(0)).errno()
+    let argument = |number| kernel::argument(ctx.as_ptr() as u64, number).unwrap_or(0);
+    hooks::change::times(|| (argument(at), argument(at + 1))).errno()
 }
 
 #[lsm(hook = "inode_setxattr")]

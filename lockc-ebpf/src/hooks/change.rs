@@ -194,24 +194,33 @@ pub(crate) fn end() {
 
 /// Times. What else `struct iattr` has, comes with a path to [`attributes`] or [`truncate`], or is part of a write.
 #[inline(always)]
-pub(crate) fn times(dentry: u64, wanted: u64) -> Answer {
+pub(crate) fn times(arguments: impl FnOnce() -> (u64, u64)) -> Answer {
     // ATTR_MODE, _UID, _GID, _SIZE; _ATIME, _MTIME (include/linux/fs.h, 6.12).
     const OTHER: u32 = 0xf;
     const TIMES: u32 = 0x30;
+    let Some(subject) = Subject::current() else {
+        return Answer::Allow;
+    };
+    let (dentry, wanted) = arguments();
     let changed = changed_attributes(wanted);
     if changed & TIMES == 0 || changed & OTHER != 0 {
         return Answer::Allow;
     }
-    extended(dentry)
+    keep_inode(&subject, dentry)
 }
 
 /// Extended attributes and access control lists.
 #[inline(always)]
 pub(crate) fn extended(dentry: u64) -> Answer {
-    let Some(subject) = Subject::current() else {
-        return Answer::Allow;
-    };
-    let answer = known::keep_inode(&subject, dentry);
+    match Subject::current() {
+        Some(subject) => keep_inode(&subject, dentry),
+        None => Answer::Allow,
+    }
+}
+
+#[inline(always)]
+fn keep_inode(subject: &Subject, dentry: u64) -> Answer {
+    let answer = known::keep_inode(subject, dentry);
     if answer != Answer::Allow {
         return answer;
     }
@@ -229,5 +238,5 @@ pub(crate) fn extended(dentry: u64) -> Answer {
     if !is_mount_of(mount, dentry) {
         return Answer::Allow; // a layer of the file system that is changed, which was looked at before
     }
-    keep_ruled(&subject, Operation::Change, Location { mount, dentry }, 0)
+    keep_ruled(subject, Operation::Change, Location { mount, dentry }, 0)
 }
