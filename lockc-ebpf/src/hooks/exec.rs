@@ -9,7 +9,7 @@ use crate::{
     Answer,
     container::{self, Subject},
     hooks::{file::first_program, foreign::is_foreign, identity, known::is_runtime},
-    kernel::{Bprm, File, Step, Task, dentry_key_at, file_address, open_file, read},
+    kernel::{Bprm, File, Step, Task, dentry_key_at, file_address, mount_owner, open_file, read},
     maps::{LABELS, MOUNT_NAMESPACES, PENDING},
     report::{self, Object},
 };
@@ -317,14 +317,14 @@ fn contained(task: Task, label: &'static Label, file: File) -> Answer {
         return Answer::Allow;
     }
     let at = file.location();
-    if is_foreign(at.mount, task, label) {
+    if is_foreign(mount_owner(at.mount), task, label) {
         let answer = subject.deny(Operation::ForeignExec, Object::At(at));
         if answer != Answer::Allow {
             return answer;
         }
     }
     let cwd = task.cwd();
-    if is_foreign(cwd.mount, task, label) {
+    if is_foreign(mount_owner(cwd.mount), task, label) {
         return subject.deny(Operation::ForeignCwd, Object::At(cwd));
     }
     Answer::Allow

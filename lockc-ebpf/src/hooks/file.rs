@@ -25,9 +25,10 @@ pub(crate) fn open(file: File) -> Answer {
     let at = file.location();
     let mode = file.mode();
     let inode = file.inode();
+    let owner = mount_owner(at.mount);
 
     if subject.wants(PolicyFlags::FOREIGN_MOUNT)
-        && is_foreign(at.mount, Task::current(), subject.label)
+        && is_foreign(owner, Task::current(), subject.label)
         && !is_own_stdio(inode.key(), mode, &subject.label.stdio)
     {
         let answer = subject.deny(Operation::ForeignOpen, Object::At(at));
@@ -65,7 +66,7 @@ pub(crate) fn open(file: File) -> Answer {
     if answer != Answer::Allow {
         return answer;
     }
-    if subject.wants(PolicyFlags::PATHS) && !matches!(mount_owner(at.mount), MountOwner::Internal) {
+    if subject.wants(PolicyFlags::PATHS) && !matches!(owner, MountOwner::Internal) {
         return path_rules(&subject, at, inode, mode);
     }
     Answer::Allow

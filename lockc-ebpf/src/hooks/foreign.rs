@@ -3,17 +3,16 @@
 use lockc_common::Label;
 
 use crate::{
-    kernel::{MountNamespace, MountOwner, Task, mount_owner},
+    kernel::{MountNamespace, MountOwner, Task},
     maps::MOUNT_NAMESPACES,
 };
 
-/// True when the mount whose `struct vfsmount` is at `mount` belongs to a mount namespace that is
-/// not this container's: a leaked descriptor, `/proc/PID/root`, a handle on a host mount. Also
-/// true for a mount that was detached lazily, as a runtime detaches the host's root, and when the
-/// answer cannot be read.
+/// True when a mount of this owner belongs to a mount namespace that is not this container's: a
+/// leaked descriptor, `/proc/PID/root`, a handle on a host mount. Also true for a mount that was
+/// detached lazily, as a runtime detaches the host's root, and when the answer cannot be read.
 #[inline(always)]
-pub(crate) fn is_foreign(mount: u64, task: Task, label: &Label) -> bool {
-    let namespace = match mount_owner(mount) {
+pub(crate) fn is_foreign(owner: MountOwner, task: Task, label: &Label) -> bool {
+    let namespace = match owner {
         MountOwner::Internal => return false,
         MountOwner::Detached | MountOwner::Unreadable => return true,
         MountOwner::Namespace(namespace) => namespace,

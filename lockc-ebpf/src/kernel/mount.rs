@@ -15,6 +15,7 @@ pub(crate) struct Location {
 }
 
 /// To which namespace a mount belongs.
+#[derive(Clone, Copy)]
 pub(crate) enum MountOwner {
     /// None: the kernel's own (pipes, memfd, layers of an overlay).
     Internal,
