@@ -31,10 +31,8 @@ impl Lint {
                 .args(["--all-targets", "--", "-D", "warnings"]),
         );
         for architecture in ["x86_64", "aarch64"] {
-            ok &= check(
-                &format!("clippy of lockc-ebpf for {architecture}"),
-                &mut ebpf(architecture),
-            );
+            ok &=
+                check(&format!("clippy of lockc-ebpf for {architecture}"), &mut ebpf(architecture));
         }
         let deny = Tool::deny()?;
         ok &= check("cargo deny", deny.command().args(["check", "bans", "licenses", "sources"]));
