@@ -46,22 +46,20 @@ const ROUNDS: usize = 61;
 const TIMES: u32 = 40;
 /// Rounds of what is done once per round.
 const SINGLE_ROUNDS: usize = 61;
-/// Of what needs most memory, in most places.
-const EXEC_ROUNDS: usize = 400;
 
 const FILE: &CStr = c"/b/f";
 
 const fn short(name: &'static str, prepare: fn() -> Result<Work, Failure>) -> Operation {
-    Operation { name, rounds: ROUNDS, times: TIMES, prepare }
+    Operation { name, processes: 1, rounds: ROUNDS, times: TIMES, prepare }
 }
 
 const fn single(name: &'static str, prepare: fn() -> Result<Work, Failure>) -> Operation {
-    Operation { name, rounds: SINGLE_ROUNDS, times: 1, prepare }
+    Operation { name, processes: 8, rounds: SINGLE_ROUNDS, times: 1, prepare }
 }
 
 /// Files that are new each time there must be enough of.
 const fn first(name: &'static str, prepare: fn() -> Result<Work, Failure>) -> Operation {
-    Operation { name, rounds: FIRST_FILES, times: 1, prepare }
+    Operation { name, processes: 1, rounds: FIRST_FILES, times: 1, prepare }
 }
 
 /// Each under the name it has in the results, in their order.
@@ -75,12 +73,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     short("stat", || Ok(Box::new(|| stat(FILE).map(drop)))),
     short("read", read_byte),
     short("write", write_byte),
-    Operation {
-        name: "exec",
-        rounds: EXEC_ROUNDS,
-        times: 1,
-        prepare: || Ok(Box::new(run_program)),
-    },
+    single("exec", || Ok(Box::new(run_program))),
     short("pipe", pipe_round_trip),
     short("unix", unix_round_trip),
     short("unix-connect", unix_connect),
