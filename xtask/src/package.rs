@@ -18,7 +18,13 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::ValueEnum as _;
 
-use crate::{artifacts, command, kernel::Architecture, paths, setup::Tool, tree::Tree};
+use crate::{
+    artifacts, command,
+    kernel::Architecture,
+    paths,
+    setup::Tool,
+    tree::{self, Tree},
+};
 
 /// Builds a deb and an rpm for each architecture, with manual pages, shell
 /// completions and the notices of all that is linked, into target/packages, and
@@ -137,6 +143,7 @@ fn rpm(
     version: Option<&str>,
 ) -> Result<PathBuf> {
     let mut command = dated(tree.prepare(Tool::generate_rpm()?.command()));
+    command.current_dir(fresh(tree, architecture, profile)?);
     command.args(["--package", "lockc", "--target", architecture.target()]);
     command.args(["--profile", profile, "--output"]);
     let name = format!("lockc-{}-1.{}.rpm", version.unwrap_or(VERSION), architecture.name());
@@ -147,6 +154,22 @@ fn rpm(
     }
     command::run(&mut command, "making an rpm")?;
     Ok(path)
+}
+
+/// A copy of all that goes into an rpm: files get the earlier of their own time and the commit's (`SOURCE_DATE_EPOCH`,
+/// cargo-generate-rpm 0.21), and may have been written before they were committed.
+fn fresh(tree: &Tree, architecture: Architecture, profile: &str) -> Result<PathBuf> {
+    let root = tree.target().join("rpm");
+    if root.exists() {
+        fs::remove_dir_all(&root).with_context(|| format!("cannot remove {}", root.display()))?;
+    }
+    tree::copy_sources(tree.root(), &root)?;
+    let built = binary(tree, architecture, profile);
+    let copy = root.join("target").join(architecture.target()).join(profile);
+    for name in ["lockc", "THIRD-PARTY", "THIRD-PARTY-rust-std.html"] {
+        tree::copy_file(&built.with_file_name(name), &copy.join(name))?;
+    }
+    Ok(root)
 }
 
 /// The version of everything in the workspace.

@@ -2,11 +2,14 @@
 
 use std::{
     ffi::OsString,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use crate::paths;
+use anyhow::{Context as _, Result};
+
+use crate::{command, paths};
 
 /// A directory with all sources, and what is different there for the programs that run in it.
 #[derive(Debug)]
@@ -46,4 +49,31 @@ impl Tree {
         command.current_dir(&self.root).envs(environment);
         command
     }
+}
+
+/// Copies the sources of one tree to where another shall be, and gives the copies.
+pub(crate) fn copy_sources(from: &Path, to: &Path) -> Result<Vec<PathBuf>> {
+    let mut copies = Vec::new();
+    for file in sources()? {
+        let copy = to.join(&file);
+        copy_file(&from.join(&file), &copy)?;
+        copies.push(copy);
+    }
+    Ok(copies)
+}
+
+/// Copies a file, with its mode and not its time, to a directory that need not be there.
+pub(crate) fn copy_file(from: &Path, to: &Path) -> Result<()> {
+    paths::create_dir(to.parent().unwrap_or(to))?;
+    fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display()))?;
+    Ok(())
+}
+
+/// All files that belong to the sources, also those that git does not know yet.
+fn sources() -> Result<Vec<PathBuf>> {
+    let mut git = Command::new("git");
+    git.current_dir(paths::workspace());
+    git.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate"]);
+    let text = command::output(&mut git, "asking git for the sources")?;
+    Ok(text.split_terminator('\0').map(PathBuf::from).collect())
 }

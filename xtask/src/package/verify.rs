@@ -6,12 +6,16 @@ use std::{
     os::unix::fs::{MetadataExt as _, symlink},
     path::{Path, PathBuf},
     process::Command,
+    time::SystemTime,
 };
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::stat::{Mode, umask};
 
-use crate::{command, paths, setup, tree::Tree};
+use crate::{
+    command, paths, setup,
+    tree::{self, Tree},
+};
 
 /// Copies the sources to where nothing is built yet. From now on the umask is another one; programs that run in the
 /// copy have another time zone, language, user name and cargo home.
@@ -22,11 +26,8 @@ pub(super) fn copy() -> Result<Tree> {
         fs::remove_dir_all(&place).with_context(|| format!("cannot remove {}", place.display()))?;
     }
     let root = place.join("another-directory/sources");
-    for file in sources()? {
-        let to = root.join(&file);
-        paths::create_dir(to.parent().unwrap_or(&root))?;
-        let from = paths::workspace().join(&file);
-        fs::copy(&from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
+    for file in tree::copy_sources(paths::workspace(), &root)? {
+        age(&file)?;
     }
     paths::create_dir(&root.join("target"))?;
     link(&paths::tools(), &root.join("target/tools"))?;
@@ -49,13 +50,11 @@ pub(super) fn copy() -> Result<Tree> {
     Ok(Tree::copy(root, environment))
 }
 
-/// All files that belong to the sources, also those that git does not know yet.
-fn sources() -> Result<Vec<PathBuf>> {
-    let mut git = Command::new("git");
-    git.current_dir(paths::workspace());
-    git.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate"]);
-    let text = command::output(&mut git, "asking git for the sources")?;
-    Ok(text.split_terminator('\0').map(PathBuf::from).collect())
+/// Makes a file older than any commit: when it was written must not matter.
+fn age(path: &Path) -> Result<()> {
+    let file = fs::File::options().write(true).open(path);
+    let aged = file.and_then(|file| file.set_modified(SystemTime::UNIX_EPOCH));
+    aged.with_context(|| format!("cannot age {}", path.display()))
 }
 
 fn link(to: &Path, path: &Path) -> Result<()> {
