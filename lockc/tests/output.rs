@@ -61,10 +61,8 @@ impl Files {
                 None => command.arg(word),
             };
         }
-        command.stdin(Stdio::null()).env("TERM", "xterm");
-        for variable in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLUMNS", "RUST_LOG"] {
-            command.env_remove(variable);
-        }
+        // What is shown depends on more variables than one would name here, as on CI, which is said to have colours.
+        command.stdin(Stdio::null()).env_clear().env("TERM", "xterm");
         command
     }
 

@@ -94,6 +94,11 @@ impl Journal {
 
     fn wait(&self, end: Instant) -> io::Result<()> {
         let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        // Whole milliseconds, of which poll would cut the last one off.
+        let left = left + Duration::from_millis(1);
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
         let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLOUT)];
         if poll(&mut fds, timeout)? == 0 { Err(ErrorKind::TimedOut.into()) } else { Ok(()) }
