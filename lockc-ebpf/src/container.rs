@@ -27,6 +27,13 @@ pub(crate) const NO_EXIST: u64 = 1;
 const MADE_UP: u64 = 1 << 62;
 const CLOCK_BITS: u64 = BY_USER - 1;
 
+/// Label of the current task, if it is contained. This is all that a host task pays for a hook: one task-storage lookup.
+#[inline(always)]
+pub(crate) fn contained() -> Option<&'static Label> {
+    let label = LABELS.get(Task::current())?;
+    (label.state == State::Contained as u32).then_some(label)
+}
+
 /// A contained task, with the policy that applies to it.
 pub(crate) struct Subject {
     pub(crate) label: &'static Label,
@@ -37,15 +44,10 @@ pub(crate) struct Subject {
 }
 
 impl Subject {
-    /// The current task, if it is contained. This is all that a host task pays for a hook: one
-    /// task-storage lookup.
+    /// The current task, if it is contained.
     #[inline(always)]
     pub(crate) fn current() -> Option<Self> {
-        let label = LABELS.get(Task::current())?;
-        if label.state != State::Contained as u32 {
-            return None;
-        }
-        Self::of(label)
+        Self::of(contained()?)
     }
 
     /// Policy of a task with this label.

@@ -35,6 +35,7 @@ mod container;
 mod hooks;
 mod kernel;
 mod maps;
+mod memo;
 mod path;
 mod registration;
 mod report;
@@ -213,6 +214,12 @@ fn path_link(ctx: LsmContext) -> i32 {
 #[lsm(hook = "path_rmdir")]
 fn path_rmdir(ctx: LsmContext) -> i32 {
     hooks::change::remove_directory(Path::new(ctx.arg(0)), Dentry::new(ctx.arg(1))).errno()
+}
+
+#[lsm(hook = "inode_rmdir")]
+fn inode_rmdir(_ctx: LsmContext) -> i32 {
+    memo::forget();
+    0
 }
 
 #[lsm(hook = "path_mkdir")]

@@ -14,6 +14,7 @@ use lockc_common::{
 
 use crate::{
     kernel::{Inode, Task},
+    memo::{self, Entry},
     path::Scratch,
 };
 
@@ -207,6 +208,14 @@ pub(crate) static PATH_ANCESTORS: HashMap<PathKey, u32> = HashMap::with_max_entr
 /// `(rules, kind, port, address)` → [`lockc_common::NetworkVerdict`]; the longest rule wins.
 #[map]
 pub(crate) static NETWORK_RULES: LpmTrie<NetworkKey, u32> = LpmTrie::with_max_entries(131_072, 1);
+
+/// Directories that are remembered.
+#[map]
+pub(crate) static MEMO: PerCpuArray<Entry> = PerCpuArray::with_max_entries(memo::ENTRIES, 0);
+
+/// Grows when what is remembered counts no more.
+#[map]
+pub(crate) static EPOCH: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Files of this node that are OCI runtimes, or lockc's own.
 #[map]

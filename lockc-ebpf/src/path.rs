@@ -39,6 +39,8 @@ pub(crate) struct Scratch {
     /// Lookup key for the trie: length in bits, then the data.
     prefix_len: u32,
     key: PathKey,
+    /// Room behind the key: what of it is too much is overwritten with as many zeros, wherever it begins.
+    key_end: [u8; PATH_RULE_LEN],
     reserved: u32,
     /// The path, built from its end; [`PADDING`] zero bytes follow.
     path: [u8; PATH_MAX + PADDING],
@@ -125,6 +127,37 @@ impl BuiltPath {
         // SAFETY: the slot is ours, and the value is copied at once.
         unsafe { PATH_ANCESTORS.get(&(*self.scratch).key) }.copied().unwrap_or(0)
     }
+
+    /// Whether no rule is about the directory of the path, or about anything below it: then what is said of the path goes
+    /// for all that is there. `dentry` is at the path's end.
+    #[inline(always)]
+    fn is_one_of_many(&self, dentry: u64, rules: u32) -> bool {
+        let Some(name) = Step::name_len(dentry) else {
+            return false;
+        };
+        // Without the name and its closing `/`.
+        let Some(len) = self.len().checked_sub(name.wrapping_add(1)) else {
+            return false;
+        };
+        if len == 0 || !self.prepare_key(rules) {
+            return false;
+        }
+        if len as usize > PATH_RULE_LEN {
+            return true; // longer than any rule
+        }
+        let scratch = self.scratch;
+        // SAFETY: the slot is ours; a key, whatever begins in it, and as much again lie in it, and so does the padding.
+        let key = unsafe {
+            let end = (&raw mut (*scratch).key.path).cast::<u8>().add(len as usize & 0xff);
+            let zeros = (&raw const (*scratch).path).cast::<u8>().add(PATH_MAX);
+            if bpf_probe_read_kernel(end.cast(), PATH_RULE_LEN as u32, zeros.cast()) != 0 {
+                return false;
+            }
+            &(*scratch).key
+        };
+        // SAFETY: nothing is done with the value.
+        unsafe { PATH_ANCESTORS.get(key) }.is_none()
+    }
 }
 
 #[repr(C)]
@@ -142,6 +175,22 @@ struct Walk {
 const ARRIVED: u32 = 1;
 const FAILED: u32 = 2;
 
+/// What is to be looked up besides the verdict, each for the price of a lookup.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted(u32);
+
+impl Wanted {
+    const BELOW: u32 = 1;
+    const DIRECTORY: u32 = 1 << 1;
+
+    /// What rules say of what is below, and whether everything in its directory has the same verdict.
+    #[inline(always)]
+    pub(crate) fn new(below: bool, directory: bool) -> Self {
+        let directory = if directory { Self::DIRECTORY } else { 0 };
+        Self(u32::from(below) | directory)
+    }
+}
+
 /// What rules say of a place, as the container sees it.
 #[derive(Clone, Copy)]
 pub(crate) struct View(u64);
@@ -151,17 +200,19 @@ impl View {
     const NO_PATH: u64 = 1 << 63;
     /// Where the bits of [`PathsBelow`] are.
     const BELOW: u32 = 32;
+    /// No rule is about its directory, or anything below that.
+    const ONE_OF_MANY: u64 = 1 << 62;
 
-    /// Looks the place up in `rules`; what is below it only if that is `wanted`, as it costs a second lookup.
+    /// Looks the place up in `rules`, and what is `wanted` besides.
     #[inline(always)]
-    pub(crate) fn of(at: Location, label: &Label, rules: u32, wanted: bool) -> Self {
-        Self(view_path(label, at.mount, at.dentry, rules, u32::from(wanted)))
+    pub(crate) fn of(at: Location, label: &Label, rules: u32, wanted: Wanted) -> Self {
+        Self(view_path(label, at.mount, at.dentry, rules, wanted.0))
     }
 
     /// The same on the file system of the dentry, whatever is mounted where.
     #[inline(always)]
-    pub(crate) fn on_file_system(dentry: u64, rules: u32, wanted: bool) -> Self {
-        Self(view_on_file_system(dentry, rules, u32::from(wanted)))
+    pub(crate) fn on_file_system(dentry: u64, rules: u32, wanted: Wanted) -> Self {
+        Self(view_on_file_system(dentry, rules, wanted.0))
     }
 
     /// Whether there is a path. Denies where a rule could apply if not.
@@ -179,13 +230,24 @@ impl View {
     /// What rules say of the path itself and of paths below it: bits of [`PathsBelow`].
     #[inline(always)]
     pub(crate) fn below(self) -> u32 {
-        (self.0 >> Self::BELOW) as u32 & 0x7fff_ffff
+        (self.0 >> Self::BELOW) as u32 & 0x3fff_ffff
+    }
+
+    /// Whether everything in its directory, and below that, has this verdict. Only if it was wanted.
+    #[inline(always)]
+    pub(crate) fn is_one_of_many(self) -> bool {
+        self.0 & Self::ONE_OF_MANY != 0
     }
 
     #[inline(always)]
-    fn look_up(path: &BuiltPath, rules: u32, wanted: u32) -> u64 {
-        let below = if wanted == 0 { 0 } else { path.below(rules) };
-        u64::from(below) << Self::BELOW | u64::from(path.verdict(rules))
+    fn look_up(path: &BuiltPath, dentry: u64, rules: u32, wanted: u32) -> u64 {
+        let below = if wanted & Wanted::BELOW == 0 { 0 } else { path.below(rules) };
+        let answer = u64::from(below) << Self::BELOW | u64::from(path.verdict(rules));
+        if wanted & Wanted::DIRECTORY != 0 && path.is_one_of_many(dentry, rules) {
+            answer | Self::ONE_OF_MANY
+        } else {
+            answer
+        }
     }
 }
 
@@ -206,7 +268,7 @@ extern "C" fn view_path(
         return View::NO_PATH;
     };
     match build(Location { mount, dentry }, label) {
-        Ok(path) => View::look_up(&path, rules, wanted),
+        Ok(path) => View::look_up(&path, dentry, rules, wanted),
         Err(_) => View::NO_PATH,
     }
 }
@@ -216,7 +278,7 @@ extern "C" fn view_path(
 #[inline(never)]
 extern "C" fn view_on_file_system(dentry: u64, rules: u32, wanted: u32) -> u64 {
     match build_on_file_system(dentry) {
-        Ok(path) => View::look_up(&path, rules, wanted),
+        Ok(path) => View::look_up(&path, dentry, rules, wanted),
         Err(_) => View::NO_PATH,
     }
 }
@@ -229,7 +291,8 @@ pub(crate) fn build(at: Location, label: &Label) -> Result<BuiltPath, PathError>
     unsafe {
         bpf_loop(MAX_STEPS, step as *const () as *mut c_void, (&raw mut walk).cast(), 0);
     }
-    let built = BuiltPath { scratch: walk.scratch, start: walk.start & (PATH_MAX as u32 - 1) };
+    let start = walk.start & (PATH_MAX as u32 - 1);
+    let built = BuiltPath { scratch: walk.scratch, start };
     if walk.end == ARRIVED { Ok(built) } else { Err(PathError::NoPath) }
 }
 

@@ -11,6 +11,7 @@ use crate::{
     container,
     kernel::{Task, inode_of_fd},
     maps::{CONTAINERS, KNOWN_FILES, LABELS, PENDING, POLICIES},
+    memo,
 };
 
 /// Descriptor argument for "none".
@@ -120,6 +121,7 @@ pub(crate) fn add_file(ctx: &ProbeContext) {
     };
     if let Some(key) = inode_of_fd(fd as u32) {
         let _ = KNOWN_FILES.insert(&key, &KnownFile(known), 0);
+        memo::forget();
     }
 }
 
@@ -133,6 +135,7 @@ pub(crate) fn set_policy(ctx: &ProbeContext) {
         // SAFETY: a live value of the array, aligned to 8 bytes. One store, as programs read it at
         // any time; `bpf(2)` copies bytes.
         unsafe { slot.write_volatile(Policy(policy)) };
+        memo::forget();
     }
 }
 
@@ -146,6 +149,7 @@ pub(crate) fn move_container(ctx: &ProbeContext) {
         // SAFETY: a live map value. `bpf(2)` would put the whole record in its place, with the count
         // of tasks as it was.
         unsafe { (&raw mut (*container).policy).write_volatile(policy as u32) };
+        memo::forget();
     }
 }
 

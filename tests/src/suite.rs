@@ -20,6 +20,7 @@ mod instant;
 mod kernel;
 mod leaks;
 mod machine;
+mod memo;
 mod network;
 mod operations;
 mod ordinary;
@@ -37,7 +38,7 @@ mod users;
 use crate::harness::runner::Test;
 
 /// Groups of the small guest that are about what the kernel does, in the order in which they run.
-const KERNEL: [&[Test]; 19] = [
+const KERNEL: [&[Test]; 20] = [
     ordinary::TESTS,
     stdio::TESTS,
     hooks::TESTS,
@@ -48,6 +49,7 @@ const KERNEL: [&[Test]; 19] = [
     escape::TESTS,
     files::TESTS,
     host_paths::TESTS,
+    memo::TESTS,
     kernel::TESTS,
     machine::TESTS,
     network::TESTS,
@@ -83,6 +85,7 @@ pub(crate) fn full() -> Vec<&'static Test> {
         examples::ENGINES,
         compatibility::TESTS,
         package::TESTS,
+        memo::DISK_TESTS,
     ];
     groups.into_iter().flatten().collect()
 }

@@ -5,58 +5,102 @@ use lockc_common::{Operation, PathVerdict, PathsBelow, PolicyFlags, State, inter
 use crate::{
     Answer,
     container::Subject,
-    hooks::{code, host_path, known},
+    hooks::{
+        code,
+        host_path::{self, Reach},
+        known,
+    },
     kernel::{
         Dentry, File, Location, MountOwner, Path, Task, changed_attributes, is_mount_of, magic_of,
         mount_owner,
     },
     maps::LABELS,
-    path::View,
+    memo::{self, Question},
+    path::{View, Wanted},
     report::Object,
 };
 
 /// What stays where it is: a path that rules keep, and the directories above it.
 const KEPT: u32 = PathsBelow::DENIED | PathsBelow::READ_ONLY;
 
-/// Denies to change runtime binaries and lockc's own files, and all that [`keep_ruled`] is for.
+/// Denies to change runtime binaries and lockc's own files, and all that [`keep_ruled`] is for: what `dentry` names, on the
+/// mount of `path`. What is remembered of its directory goes for its name, and for all that is below it.
 #[inline(always)]
-fn keep(subject: &Subject, operation: Operation, at: Location, below: u32) -> Answer {
-    let answer = known::keep(subject, at, operation == Operation::Rename);
+fn keep(subject: &Subject, operation: Operation, path: Path, dentry: Dentry) -> Answer {
+    let at = entry(path, dentry);
+    let answer = known::keep(subject, dentry, at, operation == Operation::Rename);
     if answer != Answer::Allow {
         return answer;
     }
-    keep_ruled(subject, operation, at, below)
+    let question = Question::of_name(path, dentry, subject.label);
+    if question.is_some_and(|question| question.allows(memo::CHANGE)) {
+        return Answer::Allow;
+    }
+    let kept = keep_ruled(subject, operation, at, 0, question.is_some());
+    if let Some(question) = &question
+        && kept.is_one_of_many
+    {
+        // Who changes something is not asked to whom the mount belongs, as who opens it is.
+        question.learn(memo::CHANGE);
+    }
+    kept.answer
+}
+
+/// As [`keep`], for what makes all that is remembered count no more: nothing is looked for there, or left there.
+#[inline(always)]
+fn keep_anew(
+    subject: &Subject,
+    operation: Operation,
+    path: Path,
+    dentry: Dentry,
+    below: u32,
+) -> Answer {
+    let at = entry(path, dentry);
+    let answer = known::keep(subject, dentry, at, operation == Operation::Rename);
+    if answer != Answer::Allow {
+        return answer;
+    }
+    keep_ruled(subject, operation, at, below, false).answer
 }
 
 /// Denies to change what the kernel shows of itself (an instance of tracefs is a directory that somebody makes, and a
-/// pin of bpffs goes with its name), what rules keep as it is, or a directory above something that `below` says of.
+/// pin of bpffs goes with its name), what rules keep as it is, or a directory above something that `below` says of. If it
+/// `learns`, it says whether the same goes for everything in the directory.
 #[inline(always)]
-fn keep_ruled(subject: &Subject, operation: Operation, at: Location, below: u32) -> Answer {
+fn keep_ruled(
+    subject: &Subject,
+    operation: Operation,
+    at: Location,
+    below: u32,
+    learns: bool,
+) -> Reach {
     if subject.wants(PolicyFlags::KERNEL_INTERFACES)
         && FileSystem::of_magic(magic_of(at.dentry)).is_kernels()
     {
-        return subject.deny(Operation::KernelInterface, Object::At(at));
+        return subject.deny(Operation::KernelInterface, Object::At(at)).into();
     }
-    let answer = host_path::reach(subject, at, below & PathsBelow::DENIED != 0);
-    if answer != Answer::Allow {
-        return answer;
+    let moves = below & PathsBelow::DENIED != 0;
+    let reach = host_path::reach(subject, at, Wanted::new(moves, learns));
+    if reach.answer != Answer::Allow
+        || !subject.wants(PolicyFlags::PATHS)
+        || matches!(mount_owner(at.mount), MountOwner::Internal)
+    {
+        return reach;
     }
-    if !subject.wants(PolicyFlags::PATHS) || matches!(mount_owner(at.mount), MountOwner::Internal) {
-        return Answer::Allow;
-    }
-    let seen = View::of(at, subject.label, subject.rules, below != 0);
+    let learns = learns && reach.is_one_of_many;
+    let seen = View::of(at, subject.label, subject.rules, Wanted::new(below != 0, learns));
     if !seen.has_path() {
-        return subject.deny(operation, Object::Number(0));
+        return subject.deny(operation, Object::Number(0)).into();
     }
     if seen.verdict() != PathVerdict::Allow as u32 || seen.below() & below != 0 {
-        return subject.deny(operation, Object::At(at));
+        return subject.deny(operation, Object::At(at)).into();
     }
-    Answer::Allow
+    Reach { answer: Answer::Allow, is_one_of_many: seen.is_one_of_many() }
 }
 
 #[inline(always)]
-fn entry(dir: Path, name: Dentry) -> Location {
-    Location { mount: dir.location().mount, dentry: name.address() }
+fn entry(path: Path, name: Dentry) -> Location {
+    Location { mount: path.location().mount, dentry: name.address() }
 }
 
 /// Mode and owner, by name or by descriptor.
@@ -65,7 +109,7 @@ pub(crate) fn attributes(path: Path) -> Answer {
     let Some(subject) = Subject::current() else {
         return Answer::Allow;
     };
-    keep(&subject, Operation::Change, path.location(), 0)
+    keep(&subject, Operation::Change, path, path.dentry())
 }
 
 /// A new entry: a directory, a link, a device, a FIFO, a socket, or a file that is going to be opened.
@@ -74,7 +118,7 @@ pub(crate) fn make(dir: Path, name: Dentry) -> Answer {
     let Some(subject) = Subject::current() else {
         return Answer::Allow;
     };
-    keep(&subject, Operation::Change, entry(dir, name), 0)
+    keep(&subject, Operation::Change, dir, name)
 }
 
 /// Removing a directory.
@@ -83,7 +127,7 @@ pub(crate) fn remove_directory(dir: Path, victim: Dentry) -> Answer {
     let Some(subject) = Subject::current() else {
         return Answer::Allow;
     };
-    keep(&subject, Operation::Change, entry(dir, victim), 0)
+    keep_anew(&subject, Operation::Change, dir, victim, 0)
 }
 
 /// `truncate(2)` needs no open.
@@ -92,7 +136,7 @@ pub(crate) fn truncate(path: Path) -> Answer {
     let Some(subject) = Subject::current() else {
         return Answer::Allow;
     };
-    keep(&subject, Operation::Change, path.location(), 0)
+    keep(&subject, Operation::Change, path, path.dentry())
 }
 
 /// `ftruncate(2)`, of what was opened before the task was contained. Before 6.2 it came to [`truncate`].
@@ -101,7 +145,7 @@ pub(crate) fn truncate_open(file: File) -> Answer {
     let Some(subject) = Subject::current() else {
         return Answer::Allow;
     };
-    known::keep(&subject, file.location(), false)
+    known::keep(&subject, file.dentry(), file.location(), false)
 }
 
 /// Removing a runtime binary makes room for another one.
@@ -110,7 +154,7 @@ pub(crate) fn unlink(dir: Path, victim: Dentry) -> Answer {
     let Some(subject) = Subject::current() else {
         return Answer::Allow;
     };
-    keep(&subject, Operation::Change, entry(dir, victim), 0)
+    keep(&subject, Operation::Change, dir, victim)
 }
 
 /// A rename may replace a runtime binary, or carry a path away under another name: then the path itself, and every
@@ -131,18 +175,16 @@ pub(crate) fn rename(
     if answer != Answer::Allow {
         return answer;
     }
-    let at = entry(old_dir, victim);
-    let answer = keep(&subject, Operation::Rename, at, KEPT);
+    let answer = keep_anew(&subject, Operation::Rename, old_dir, victim, KEPT);
     if answer != Answer::Allow {
         return answer;
     }
     let inode = replaced.inode();
     // What is there is replaced, or, by RENAME_EXCHANGE, carried away in turn: since 5.19 the hook
     // is called once for both (security_path_rename, security/security.c).
-    let at = entry(new_dir, replaced);
     // A new directory above may bring along what is to be read there; to what cannot be read it adds nothing.
     let below = if inode.is_none() { PathsBelow::READ_ONLY } else { KEPT };
-    keep(&subject, Operation::Rename, at, below)
+    keep_anew(&subject, Operation::Rename, new_dir, replaced, below)
 }
 
 #[inline(always)]
@@ -161,16 +203,15 @@ pub(crate) fn link(target: Dentry, dir: Path, name: Dentry) -> Answer {
         return Answer::Allow;
     };
     // Both are on one mount (`do_linkat`, fs/namei.c, 6.12).
-    let at = entry(dir, target);
-    let answer = code::moved(&subject, at, entry(dir, name));
+    let answer = code::moved(&subject, entry(dir, target), entry(dir, name));
     if answer != Answer::Allow {
         return answer;
     }
-    let answer = keep(&subject, Operation::Rename, at, 0);
+    let answer = keep(&subject, Operation::Rename, dir, target);
     if answer != Answer::Allow {
         return answer;
     }
-    keep(&subject, Operation::Rename, entry(dir, name), 0)
+    keep(&subject, Operation::Rename, dir, name)
 }
 
 /// `mnt_want_write` and `mnt_want_write_file` (fs/namespace.c, 6.12) have let the task change something on `mount`:
@@ -238,5 +279,5 @@ fn keep_inode(subject: &Subject, dentry: u64) -> Answer {
     if !is_mount_of(mount, dentry) {
         return Answer::Allow; // a layer of the file system that is changed, which was looked at before
     }
-    keep_ruled(subject, Operation::Change, Location { mount, dentry }, 0)
+    keep_ruled(subject, Operation::Change, Location { mount, dentry }, 0, false).answer
 }

@@ -9,7 +9,7 @@ use crate::{
         Bprm, File, Inode, Location, MemoryArea, MountOwner, Step, mount_owner, read, superblock_of,
     },
     maps::DRIFTED,
-    path::View,
+    path::{View, Wanted},
     report::Object,
 };
 
@@ -139,7 +139,7 @@ fn layer(subject: &Subject, at: Location) -> Answer {
 
 #[inline(always)]
 fn rules(subject: &Subject, at: Location) -> Answer {
-    let seen = View::of(at, subject.label, subject.rules | EXEC_RULES, false);
+    let seen = View::of(at, subject.label, subject.rules | EXEC_RULES, Wanted::new(false, false));
     if !seen.has_path() {
         return subject.deny(Operation::Exec, Object::Number(0));
     }
@@ -157,7 +157,7 @@ pub(crate) fn moved(subject: &Subject, from: Location, to: Location) -> Answer {
         return Answer::Allow;
     }
     let rules = subject.rules | EXEC_RULES;
-    let seen = View::of(from, subject.label, rules, true);
+    let seen = View::of(from, subject.label, rules, Wanted::new(true, false));
     let is_kept = seen.has_path()
         && seen.below() & PathsBelow::DENIED == 0
         && (seen.verdict() != PathVerdict::Deny as u32 || is_denied(subject, to, rules));
@@ -166,7 +166,7 @@ pub(crate) fn moved(subject: &Subject, from: Location, to: Location) -> Answer {
 
 #[inline(always)]
 fn is_denied(subject: &Subject, at: Location, rules: u32) -> bool {
-    let seen = View::of(at, subject.label, rules, false);
+    let seen = View::of(at, subject.label, rules, Wanted::new(false, false));
     seen.has_path() && seen.verdict() == PathVerdict::Deny as u32
 }
 

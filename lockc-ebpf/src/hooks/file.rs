@@ -3,7 +3,7 @@
 use lockc_common::{InodeKey, Label, Operation, PathVerdict, PathsBelow, PolicyFlags, Stdio};
 
 use crate::{
-    Answer,
+    Answer, container,
     container::Subject,
     hooks::{
         device::is_raw, foreign::is_foreign, host_path, interface::steers_machine,
@@ -12,46 +12,91 @@ use crate::{
     kernel::{
         FMODE_EXEC, FMODE_READ, FMODE_WRITE, File, Inode, Location, MountOwner, Task, mount_owner,
     },
-    path::View,
+    memo,
+    memo::Question,
+    path::{View, Wanted},
     report::Object,
 };
 
 /// Every open, `O_PATH` apart: what that gives cannot be read, and opening it again comes here.
 #[inline(always)]
 pub(crate) fn open(file: File) -> Answer {
-    let Some(subject) = Subject::current() else {
+    let Some(label) = container::contained() else {
         return Answer::Allow;
     };
-    let at = file.location();
     let mode = file.mode();
+    let wanted = if mode & FMODE_WRITE == 0 { memo::READ } else { memo::READ | memo::WRITE };
+    let question = Question::of(file, label);
+    if let Some(question) = &question
+        && question.allows(wanted)
+        && (wanted == memo::READ || !known::is_known(file.inode()))
+    {
+        return Answer::Allow;
+    }
+    let Some(subject) = Subject::of(label) else {
+        return Answer::Allow;
+    };
+    let opened = decide(&subject, file, mode, question.is_some());
+    if let Some(question) = &question
+        && opened.rights != 0
+    {
+        // lockc's own directories are not for writing, and everything in them.
+        let own = if known::is_known(question.directory()) { memo::WRITE } else { 0 };
+        question.learn(opened.rights & !own);
+    }
+    opened.answer
+}
+
+/// What is answered to an open, and what is to be remembered of the directory.
+#[derive(Clone, Copy)]
+struct Opened {
+    answer: Answer,
+    rights: u64,
+}
+
+impl From<Answer> for Opened {
+    #[inline(always)]
+    fn from(answer: Answer) -> Self {
+        Self { answer, rights: 0 }
+    }
+}
+
+/// Whatever is denied is not to be remembered, in audit mode as well, where it goes on.
+#[inline(always)]
+fn decide(subject: &Subject, file: File, mode: u32, learns: bool) -> Opened {
+    let at = file.location();
     let inode = file.inode();
     let owner = mount_owner(at.mount);
+    let mut learns = learns;
 
     if subject.wants(PolicyFlags::FOREIGN_MOUNT)
         && is_foreign(owner, Task::current(), subject.label)
-        && !is_own_stdio(inode.key(), mode, &subject.label.stdio)
     {
-        let answer = subject.deny(Operation::ForeignOpen, Object::At(at));
-        if answer != Answer::Allow {
-            return answer;
+        // The runtime's descriptors say nothing of what lies beside them.
+        learns = false;
+        if !is_own_stdio(inode.key(), mode, &subject.label.stdio) {
+            let answer = subject.deny(Operation::ForeignOpen, Object::At(at));
+            if answer != Answer::Allow {
+                return answer.into();
+            }
         }
     }
     if mode & FMODE_WRITE != 0 {
-        let answer = known::keep(&subject, at, false);
+        let answer = known::keep(subject, file.dentry(), at, false);
         if answer != Answer::Allow {
-            return answer;
+            return answer.into();
         }
     }
     if subject.wants(PolicyFlags::KERNEL_LOG) && inode.char_device() == Some(KMSG) {
         let answer = subject.deny(Operation::KernelLog, Object::At(at));
         if answer != Answer::Allow {
-            return answer;
+            return answer.into();
         }
     }
     if subject.wants(PolicyFlags::DEVICES) && is_raw(inode) {
         let answer = subject.deny(Operation::Device, Object::At(at));
         if answer != Answer::Allow {
-            return answer;
+            return answer.into();
         }
     }
     if subject.wants(PolicyFlags::KERNEL_INTERFACES)
@@ -59,50 +104,54 @@ pub(crate) fn open(file: File) -> Answer {
     {
         let answer = subject.deny(Operation::KernelInterface, Object::At(at));
         if answer != Answer::Allow {
-            return answer;
+            return answer.into();
         }
     }
-    let answer = host_path::reach(&subject, at, false);
-    if answer != Answer::Allow {
-        return answer;
+    let reach = host_path::reach(subject, at, Wanted::new(false, learns));
+    if reach.answer != Answer::Allow {
+        return reach.answer.into();
     }
+    learns &= reach.is_one_of_many;
     if subject.wants(PolicyFlags::PATHS) && !matches!(owner, MountOwner::Internal) {
-        return path_rules(&subject, at, inode, mode);
+        return path_rules(subject, at, inode, mode, learns);
     }
-    Answer::Allow
+    Opened { answer: Answer::Allow, rights: if learns { memo::EVERYTHING } else { 0 } }
 }
 
 /// Denies what the policy's path rules deny, and what has no path: a handle of a file that lies
 /// outside the mount it was opened through, on the same file system.
 #[inline(always)]
-fn path_rules(subject: &Subject, at: Location, inode: Inode, mode: u32) -> Answer {
+fn path_rules(subject: &Subject, at: Location, inode: Inode, mode: u32, learns: bool) -> Opened {
     let is_directory = inode.is_directory();
-    let seen = View::of(at, subject.label, subject.rules, is_directory && mode & FMODE_WRITE == 0);
+    let wanted = Wanted::new(is_directory && mode & FMODE_WRITE == 0, learns);
+    let seen = View::of(at, subject.label, subject.rules, wanted);
     if !seen.has_path() {
-        return subject.deny(Operation::ForeignOpen, Object::Number(0));
+        return subject.deny(Operation::ForeignOpen, Object::Number(0)).into();
     }
     let verdict = seen.verdict();
     if verdict == PathVerdict::Allow as u32 {
-        return Answer::Allow;
+        let rights = if seen.is_one_of_many() { memo::EVERYTHING } else { 0 };
+        return Opened { answer: Answer::Allow, rights };
     }
     if mode & FMODE_WRITE == 0 {
         if verdict == PathVerdict::ReadOnly as u32 {
-            return Answer::Allow;
+            let rights = if seen.is_one_of_many() { memo::READ } else { 0 };
+            return Opened { answer: Answer::Allow, rights };
         }
         // Whoever may open something finds the way there.
         if verdict == PathVerdict::Default as u32
             && is_directory
             && seen.below() & PathsBelow::ALLOWED != 0
         {
-            return Answer::Allow;
+            return Answer::Allow.into();
         }
     }
     if verdict == PathVerdict::Default as u32
         && is_own_stdio(inode.key(), mode, &subject.label.stdio)
     {
-        return Answer::Allow;
+        return Answer::Allow.into();
     }
-    subject.deny(Operation::Open, Object::At(at))
+    subject.deny(Operation::Open, Object::At(at)).into()
 }
 
 /// The container's first program: the runtime has opened it, before there was a container.
@@ -112,14 +161,14 @@ pub(crate) fn first_program(label: &'static Label, file: File) -> Answer {
         return Answer::Allow;
     };
     let at = file.location();
-    let answer = host_path::reach(&subject, at, false);
-    if answer != Answer::Allow {
-        return answer;
+    let reach = host_path::reach(&subject, at, Wanted::new(false, false));
+    if reach.answer != Answer::Allow {
+        return reach.answer;
     }
     if !subject.wants(PolicyFlags::PATHS) || matches!(mount_owner(at.mount), MountOwner::Internal) {
         return Answer::Allow;
     }
-    path_rules(&subject, at, file.inode(), file.mode())
+    path_rules(&subject, at, file.inode(), file.mode(), false).answer
 }
 
 /// `/dev/stdout` and its kin: opening again what the runtime gave the container as descriptor 0, 1

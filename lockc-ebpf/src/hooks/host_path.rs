@@ -6,30 +6,45 @@ use crate::{
     Answer,
     container::Subject,
     kernel::{Location, MountOwner, Step, mount_owner, superblock_of},
-    path::View,
+    path::{View, Wanted},
     report::Object,
 };
 
-/// Denies what lies at or below such a path on its file system; with `moves`, a directory above one as well. So is
-/// what cannot be told: a handle of a file whose directories are not known.
+/// An answer, and whether it is that to everything in the same directory. Only if that was wanted.
+#[derive(Clone, Copy)]
+pub(crate) struct Reach {
+    pub(crate) answer: Answer,
+    pub(crate) is_one_of_many: bool,
+}
+
+impl From<Answer> for Reach {
+    #[inline(always)]
+    fn from(answer: Answer) -> Self {
+        Self { answer, is_one_of_many: false }
+    }
+}
+
+/// Denies what lies at or below such a path on its file system; if what is below is wanted, a directory above one as well.
+/// So is what cannot be told: a handle of a file whose directories are not known.
 #[inline(always)]
-pub(crate) fn reach(subject: &Subject, at: Location, moves: bool) -> Answer {
+pub(crate) fn reach(subject: &Subject, at: Location, wanted: Wanted) -> Reach {
     if !subject.wants(PolicyFlags::HOST_PATHS)
         || matches!(mount_owner(at.mount), MountOwner::Internal)
     {
-        return Answer::Allow;
+        return Reach { answer: Answer::Allow, is_one_of_many: true };
     }
-    let seen = View::on_file_system(at.dentry, subject.rules | HOST_RULES, moves);
+    let seen = View::on_file_system(at.dentry, subject.rules | HOST_RULES, wanted);
     // Engines mount the root file systems of containers in their own directories.
     let is_allowed = seen.has_path()
         && (seen.verdict() == PathVerdict::Allow as u32
             || (seen.verdict() == PathVerdict::NotRoot as u32
                 && is_own_root(subject.label.root_dentry, at.dentry)));
     if is_allowed && seen.below() & PathsBelow::DENIED == 0 {
-        return Answer::Allow;
+        let is_one_of_many = seen.is_one_of_many() && seen.verdict() == PathVerdict::Allow as u32;
+        return Reach { answer: Answer::Allow, is_one_of_many };
     }
     // The container's name for it; the host's is in the policy.
-    subject.deny(Operation::HostPath, Object::At(at))
+    subject.deny(Operation::HostPath, Object::At(at)).into()
 }
 
 /// Whether the whole file system of the dentry is the container's, whose root directory is at `root`.

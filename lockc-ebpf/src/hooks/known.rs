@@ -6,7 +6,7 @@ use lockc_common::{InodeKey, KnownFile, NAME_LEN, NameEnd, Operation, PolicyFlag
 use crate::{
     Answer,
     container::Subject,
-    kernel::{File, Location, Step, dentry_key_at, read_name},
+    kernel::{Dentry, File, Inode, Location, Step, dentry_key_at, read_name},
     maps::{KNOWN_FILES, RUNTIME_NAMES},
     report::Object,
 };
@@ -17,27 +17,64 @@ fn kind_of(key: InodeKey) -> Option<u64> {
     unsafe { KNOWN_FILES.get(&key) }.map(|known| known.kind())
 }
 
-/// What a change of what is at `dentry` is, if it is a runtime binary, or lockc's: a file, a directory, or what is in one.
-/// With `moves`, a directory above those as well.
+/// Whether the file is one of those.
 #[inline(always)]
-fn violation(dentry: u64, moves: bool) -> Option<Operation> {
-    match dentry_key_at(dentry).and_then(kind_of) {
+pub(crate) fn is_known(inode: Inode) -> bool {
+    kind_of(inode.key()).is_some()
+}
+
+/// What is changed, and the directory it is in. Read one after the other: of two options at once, LLVM leaves a register
+/// without a value on one way, and the verifier refuses what it makes of that.
+pub(crate) trait Entry: Copy {
+    fn own(self) -> Option<InodeKey>;
+    fn directory(self) -> Option<InodeKey>;
+}
+
+impl Entry for Dentry {
+    #[inline(always)]
+    fn own(self) -> Option<InodeKey> {
+        self.inode()
+    }
+
+    #[inline(always)]
+    fn directory(self) -> Option<InodeKey> {
+        self.parent().inode()
+    }
+}
+
+/// The dentry at an address.
+impl Entry for u64 {
+    #[inline(always)]
+    fn own(self) -> Option<InodeKey> {
+        dentry_key_at(self)
+    }
+
+    #[inline(always)]
+    fn directory(self) -> Option<InodeKey> {
+        Step::parent(self).and_then(dentry_key_at)
+    }
+}
+
+/// What a change is, if it is one of a runtime binary, or of lockc's: a file, a directory, or what is in one. With `moves`,
+/// a directory above those as well.
+#[inline(always)]
+fn violation(entry: impl Entry, moves: bool) -> Option<Operation> {
+    match entry.own().and_then(kind_of) {
         Some(KnownFile::RUNTIME) => return Some(Operation::RuntimeFile),
         Some(kind) if kind == KnownFile::OWN || moves => return Some(Operation::OwnFile),
         _ => {}
     }
     // A directory is known before what is in it: a file may be newer than the last scan.
-    let directory = Step::parent(dentry).and_then(dentry_key_at);
-    (directory.and_then(kind_of) == Some(KnownFile::OWN)).then_some(Operation::OwnFile)
+    (entry.directory().and_then(kind_of) == Some(KnownFile::OWN)).then_some(Operation::OwnFile)
 }
 
 /// Denies a change of what is at `at`; with `moves`, one of its name.
 #[inline(always)]
-pub(crate) fn keep(subject: &Subject, at: Location, moves: bool) -> Answer {
+pub(crate) fn keep(subject: &Subject, entry: impl Entry, at: Location, moves: bool) -> Answer {
     if !subject.wants(PolicyFlags::RUNTIME_FILES) {
         return Answer::Allow;
     }
-    match violation(at.dentry, moves) {
+    match violation(entry, moves) {
         Some(operation) => subject.deny(operation, Object::At(at)),
         None => Answer::Allow,
     }

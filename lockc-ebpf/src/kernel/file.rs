@@ -3,9 +3,10 @@
 use lockc_common::InodeKey;
 
 use super::{
-    Dentry, FMODE_WRITE, File, Inode, Location, MemoryArea, Name, OFF_DENTRY_INODE, OFF_FILE_FLAGS,
-    OFF_FILE_INODE, OFF_FILE_MODE, OFF_FILE_PATH, OFF_IATTR_VALID, OFF_PATH_DENTRY, OFF_PATH_MNT,
-    OFF_QSTR_NAME, OFF_VMA_FILE, OFF_VMA_FLAGS, load, opaque, read,
+    Dentry, FMODE_WRITE, File, Inode, Location, MemoryArea, Name, OFF_DENTRY_HASH,
+    OFF_DENTRY_INODE, OFF_DENTRY_PARENT, OFF_FILE_FLAGS, OFF_FILE_INODE, OFF_FILE_MODE,
+    OFF_FILE_PATH, OFF_IATTR_VALID, OFF_PATH_DENTRY, OFF_PATH_MNT, OFF_QSTR_NAME, OFF_VMA_FILE,
+    OFF_VMA_FLAGS, Path, load, opaque, read,
 };
 
 /// `ia_valid` of the `struct iattr` at `attributes`: what is to be changed.
@@ -47,6 +48,18 @@ impl File {
         Inode(load(self.0, &OFF_FILE_INODE))
     }
 
+    /// The path in it: the verifier knows it by where it is in the file.
+    #[inline(always)]
+    pub(crate) fn path(self) -> Path {
+        // SAFETY: what is read there is checked by the verifier.
+        Path(unsafe { self.0.add(OFF_FILE_PATH.load() as usize) })
+    }
+
+    #[inline(always)]
+    pub(crate) fn dentry(self) -> Dentry {
+        self.path().dentry()
+    }
+
     /// Whether it was opened for writing.
     #[inline(always)]
     pub(crate) fn is_writable(self) -> bool {
@@ -85,13 +98,30 @@ impl Dentry {
         opaque(self.0 as u64)
     }
 
+    #[inline(always)]
+    pub(crate) fn parent(self) -> Self {
+        Self(load(self.0, &OFF_DENTRY_PARENT))
+    }
+
+    /// Whether its directory has the name: not after it was removed, nor before a file without one gets it (`d_unhashed`,
+    /// include/linux/dcache.h, 6.1 to 7.0).
+    #[inline(always)]
+    pub(crate) fn is_listed(self) -> bool {
+        load::<u64>(self.0, &OFF_DENTRY_HASH) != 0
+    }
+
+    /// Its inode; `None` for a negative dentry. What the verifier takes for a pointer that is never null, it reads without
+    /// a check, and it removes ours: `BTF_TYPE_SAFE_TRUSTED(struct dentry)`, kernel/bpf/verifier.c, 6.12. So it is told
+    /// nothing of what is checked.
+    #[inline(always)]
+    pub(crate) fn node(self) -> Option<Inode> {
+        let inode: *const u8 = load(self.0, &OFF_DENTRY_INODE);
+        if opaque(inode as u64) == 0 { None } else { Some(Inode(inode)) }
+    }
+
     /// Identity of the inode; `None` for a negative dentry.
     #[inline(always)]
     pub(crate) fn inode(self) -> Option<InodeKey> {
-        if self.0.is_null() {
-            return None;
-        }
-        let inode: *const u8 = load(self.0, &OFF_DENTRY_INODE);
-        if inode.is_null() { None } else { Some(Inode(inode).key()) }
+        if self.0.is_null() { None } else { self.node().map(Inode::key) }
     }
 }

@@ -4,9 +4,9 @@ use lockc_common::InodeKey;
 
 use super::{
     Inode, OFF_DENTRY_INODE, OFF_DENTRY_SB, OFF_FILE_INODE, OFF_FILE_MODE, OFF_INODE_CTIME_NSEC,
-    OFF_INODE_CTIME_SEC, OFF_INODE_END, OFF_INODE_GENERATION, OFF_INODE_INO, OFF_INODE_MODE,
-    OFF_INODE_NLINK, OFF_INODE_RDEV, OFF_INODE_SB, OFF_SB_DEV, OFF_SB_MAGIC, S_IFBLK, S_IFCHR,
-    S_IFDIR, S_IFMT, Task, file_address, load, read,
+    OFF_INODE_CTIME_SEC, OFF_INODE_END, OFF_INODE_FLAGS, OFF_INODE_GENERATION, OFF_INODE_INO,
+    OFF_INODE_MODE, OFF_INODE_NLINK, OFF_INODE_RDEV, OFF_INODE_SB, OFF_SB_DEV, OFF_SB_MAGIC,
+    S_IFBLK, S_IFCHR, S_IFDIR, S_IFMT, S_IFREG, Task, file_address, load, opaque, read,
 };
 
 impl Inode {
@@ -23,6 +23,31 @@ impl Inode {
     #[inline(always)]
     pub(crate) fn as_ptr(self) -> *mut u8 {
         self.0.cast_mut()
+    }
+
+    #[inline(always)]
+    pub(crate) fn address(self) -> u64 {
+        opaque(self.0 as u64)
+    }
+
+    /// Inode number.
+    #[inline(always)]
+    pub(crate) fn number(self) -> u64 {
+        load(self.0, &OFF_INODE_INO)
+    }
+
+    /// Whether a directory has been removed, which its last users may still have.
+    #[inline(always)]
+    pub(crate) fn is_removed(self) -> bool {
+        const S_DEAD: u32 = 1 << 4; // include/linux/fs.h, 6.1 to 7.0
+        load::<u32>(self.0, &OFF_INODE_FLAGS) & S_DEAD != 0
+    }
+
+    /// Whether it is a regular file or a directory.
+    #[inline(always)]
+    pub(crate) fn is_plain(self) -> bool {
+        let mode: u16 = load(self.0, &OFF_INODE_MODE);
+        mode & S_IFMT == S_IFREG || mode & S_IFMT == S_IFDIR
     }
 
     /// Whether no directory has it: deleted, or never named.

@@ -1,10 +1,10 @@
 //! Mounts, the namespaces they belong to, and where in them something is.
 
 use super::{
-    FIRST_ERROR_POINTER, MNT_UMOUNT, OFF_DENTRY_FLAGS, OFF_DENTRY_NAME, OFF_DENTRY_NAME_LEN,
-    OFF_DENTRY_PARENT, OFF_DENTRY_SB, OFF_MOUNT_MNT, OFF_MOUNT_MOUNTPOINT, OFF_MOUNT_NS,
-    OFF_MOUNT_PARENT, OFF_PATH_DENTRY, OFF_PATH_MNT, OFF_VFSMOUNT_FLAGS, OFF_VFSMOUNT_ROOT,
-    OFF_VFSMOUNT_SB, Path, load, opaque, read,
+    Dentry, FIRST_ERROR_POINTER, MNT_UMOUNT, OFF_DENTRY_FLAGS, OFF_DENTRY_NAME,
+    OFF_DENTRY_NAME_LEN, OFF_DENTRY_PARENT, OFF_DENTRY_SB, OFF_MOUNT_MNT, OFF_MOUNT_MOUNTPOINT,
+    OFF_MOUNT_NS, OFF_MOUNT_PARENT, OFF_PATH_DENTRY, OFF_PATH_MNT, OFF_VFSMOUNT_FLAGS,
+    OFF_VFSMOUNT_ROOT, OFF_VFSMOUNT_SB, Path, load, opaque, read,
 };
 
 /// A mount (address of its `struct vfsmount`) and a dentry, by address.
@@ -84,7 +84,12 @@ impl Step {
     /// Address and length of the dentry's name.
     #[inline(always)]
     pub(crate) fn name(dentry: u64) -> Option<(u64, u32)> {
-        Some((read(dentry + OFF_DENTRY_NAME.load())?, read(dentry + OFF_DENTRY_NAME_LEN.load())?))
+        Some((read(dentry + OFF_DENTRY_NAME.load())?, Self::name_len(dentry)?))
+    }
+
+    #[inline(always)]
+    pub(crate) fn name_len(dentry: u64) -> Option<u32> {
+        read(dentry + OFF_DENTRY_NAME_LEN.load())
     }
 
     /// The dentry's parent, and the address and length of its name. One read, where the kernel has them side by side, as
@@ -111,6 +116,18 @@ pub(crate) fn is_mount_of(mount: u64, dentry: u64) -> bool {
 }
 
 impl Path {
+    #[inline(always)]
+    pub(crate) fn dentry(self) -> Dentry {
+        Dentry(load(self.0, &OFF_PATH_DENTRY))
+    }
+
+    /// Address of its `struct vfsmount`, and of the dentry that is the root of that.
+    #[inline(always)]
+    pub(crate) fn mount(self) -> (u64, u64) {
+        let mount: *const u8 = load(self.0, &OFF_PATH_MNT);
+        (opaque(mount as u64), opaque(load(mount, &OFF_VFSMOUNT_ROOT)))
+    }
+
     #[inline(always)]
     pub(crate) fn location(self) -> Location {
         Location {

@@ -14,6 +14,7 @@ use super::{
     calls,
     host::{self, HostError, VMLINUX_BTF},
     layout::{self, FIELDS, LayoutError},
+    locks::Locks,
     pin::{PinError, Pins},
     shape::PINNED_MAPS,
 };
@@ -151,7 +152,9 @@ impl Kernel {
             .verifier_log_level(VerifierLogLevel::DISABLE)
             .allow_unsupported_maps()
             .override_global("SELF_TEST_HANDLE", &self_test, true)
-            .override_global("SETATTR_DENTRY", &layout.setattr_dentry, true);
+            .override_global("SETATTR_DENTRY", &layout.setattr_dentry, true)
+            .override_global("RENAME_LOCK", &layout.locks.renames, true)
+            .override_global("MOUNT_LOCK", &layout.locks.mounts, true);
         for (field, offset) in FIELDS.iter().zip(&layout.offsets) {
             loader.override_global(field.global, offset, true);
         }
@@ -188,6 +191,8 @@ struct Layout {
     /// Which argument of `inode_setattr` is the dentry: it is the last but one, and the last but the idmap of newer
     /// kernels (`include/linux/lsm_hook_defs.h`, 6.1 and 6.12).
     setattr_dentry: u64,
+    /// Zeros where they are not known.
+    locks: Locks,
 }
 
 impl Layout {
@@ -196,7 +201,12 @@ impl Layout {
         let btf = btf::Btf::parse(&data)?;
         let setattr = btf.hook_arguments("inode_setattr").unwrap_or_default();
         let is_missing = |hook: &&&'static str| btf.hook_arguments(hook).is_none();
+        let locks = Locks::find(&btf).unwrap_or_else(|error| {
+            log::warn!("the path of each file is looked up at each open, which is slower: {error}");
+            Locks::default()
+        });
         Ok(Self {
+            locks,
             offsets: layout::resolve(&btf)?,
             setattr_dentry: setattr.saturating_sub(2).into(),
             missing_hooks: OPTIONAL_HOOKS.iter().filter(is_missing).copied().collect(),

@@ -10,6 +10,7 @@ pub mod host;
 pub mod labels;
 pub mod layout;
 pub mod load;
+mod locks;
 pub mod maps;
 pub mod pin;
 pub mod pinned;

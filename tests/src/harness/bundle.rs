@@ -140,6 +140,12 @@ impl Bundle {
         self.mount(to, "bind", &from.to_string_lossy(), &["rbind", "rw"])
     }
 
+    /// What the host mounts later reaches mounts that are slaves of its own.
+    pub(crate) fn follow_mounts(&mut self) -> &mut Self {
+        self.config["linux"]["rootfsPropagation"] = json!("rslave");
+        self
+    }
+
     /// Shares the host's namespace of this kind (`pid`, `mount`, …).
     pub(crate) fn share(&mut self, kind: &str) -> &mut Self {
         if let Some(namespaces) = self.config["linux"]["namespaces"].as_array_mut() {

@@ -11,9 +11,9 @@ use std::{
 
 use nix::{
     errno::Errno,
-    sched::{CloneFlags, unshare},
+    sched::{CloneFlags, CpuSet, sched_setaffinity, unshare},
     sys::signal::{SigHandler, Signal, signal},
-    unistd::{ForkResult, chroot, fork, pause},
+    unistd::{ForkResult, Pid, chroot, fork, pause},
 };
 
 use super::{Failure, Outcome, Step as _};
@@ -21,6 +21,8 @@ use super::{Failure, Outcome, Step as _};
 /// How often they try.
 const ROUNDS: usize = 8;
 const PAUSE: Duration = Duration::from_millis(30);
+/// Between looks for something to do.
+const OBEDIENCE: Duration = Duration::from_millis(5);
 /// Who retries is ready after that many attempts.
 const ENOUGH: u64 = 100;
 
@@ -30,6 +32,7 @@ pub(super) fn verb(verb: &str, args: &[&str]) -> Option<Outcome> {
         ("lurk", [shared, path, pause]) => Some(lurk_slowly(Path::new(shared), path, pause)),
         ("retry", [shared, path, pause]) => Some(retry(Path::new(shared), path, pause)),
         ("nap", []) => Some(nap()),
+        ("obey", [shared]) => Some(obey(Path::new(shared))),
         _ => None,
     }
 }
@@ -39,6 +42,33 @@ fn nap() -> Outcome {
     loop {
         pause();
     }
+}
+
+/// Does on one processor what the lines in `SHARED/ask.N` say, when there is `SHARED/go.N`, writes `SHARED/answer.N`, and
+/// then `SHARED/done.N`; until there is `SHARED/stop`.
+fn obey(shared: &Path) -> Outcome {
+    let mut processors = CpuSet::new();
+    processors.set(0).prepare("choose a processor")?;
+    sched_setaffinity(Pid::from_raw(0), &processors).prepare("stay on a processor")?;
+    let mut number = 0;
+    while !shared.join("stop").exists() {
+        let file = |what: &str| shared.join(format!("{what}.{number}"));
+        if !file("go").exists() {
+            thread::sleep(OBEDIENCE);
+            continue;
+        }
+        let line = fs::read_to_string(file("ask")).prepare("read what is asked")?;
+        let words: Vec<_> = line.split(' ').collect();
+        let answer = match words.split_first().map(|(verb, args)| super::run(verb, args)) {
+            Some(Ok(what)) => format!("OK {what}"),
+            Some(Err(failure)) => failure.to_string(),
+            None => String::new(),
+        };
+        fs::write(file("answer"), answer).prepare("write the answer")?;
+        fs::write(file("done"), "").prepare("write that it is done")?;
+        number += 1;
+    }
+    Ok("done".to_owned())
 }
 
 /// Tries to open `path` again and again, with so many microseconds in between, until `SHARED/stop` is there; then
