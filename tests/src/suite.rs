@@ -32,6 +32,7 @@ mod runtime;
 mod scale;
 mod service;
 mod stdio;
+mod storm;
 mod token;
 mod users;
 
@@ -62,7 +63,7 @@ const KERNEL: [&[Test]; 20] = [
 ];
 
 /// Groups of the small guest that are about what the daemon decides, which is the same on every kernel.
-const DAEMON: [&[Test]; 11] = [
+const DAEMON: [&[Test]; 12] = [
     input::TESTS,
     instant::DAEMON_TESTS,
     adoption::DAEMON_TESTS,
@@ -71,6 +72,7 @@ const DAEMON: [&[Test]; 11] = [
     operations::TESTS,
     reload::TESTS,
     scale::TESTS,
+    storm::TESTS,
     examples::TESTS,
     users::TESTS,
     faults::TESTS,

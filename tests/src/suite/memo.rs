@@ -278,7 +278,8 @@ fn policies(context: &Context) -> Result<()> {
 
 /// The same directory through mounts of two containers' own, one of which may not use it.
 fn two_containers(context: &Context, lockc: &Lockc, config: &str, servant: &Servant) -> Result<()> {
-    let denied = "[[rule]]\nname = \"second\"\npolicy = \"other\"\nmatch.container = \"*-second\"\n";
+    let denied =
+        "[[rule]]\nname = \"second\"\npolicy = \"other\"\nmatch.container = \"*-second\"\n";
     lockc.reload(&format!("{config}{denied}"))?;
     servant.warm("/data/free/p/file")?;
     let id = format!("{}-second", context.id("memo"));

@@ -35,11 +35,11 @@ const USER: u32 = 1000;
 const GROUP: u32 = 2345;
 const SOCKET: &str = "/run/lockc/lockc.sock";
 
-fn lockc(args: &[&str]) -> Result<Output> {
+pub(super) fn lockc(args: &[&str]) -> Result<Output> {
     process::run(Command::new(LOCKC).args(args).env("NO_COLOR", "1"), DEADLINE)
 }
 
-fn json(args: &[&str]) -> Result<Value> {
+pub(super) fn json(args: &[&str]) -> Result<Value> {
     let output = lockc(args)?.success(format_args!("lockc {args:?}"))?;
     serde_json::from_str(&output.stdout).with_context(|| format!("lockc {args:?}: {output}"))
 }
