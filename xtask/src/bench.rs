@@ -17,6 +17,10 @@ const DOCUMENT: &str = "docs/performance.md";
 /// What lockc is held to; the others are there to compare with.
 const CHECKED: &[&str] = &["none", "lockc"];
 
+/// Boots at most, when something seems worse: what happens to lie where in the kernel's memory differs from one to the
+/// next, and the least counts.
+const BOOTS: usize = 3;
+
 /// Counts the instructions that operations take in a guest, with and without lockc.
 ///
 /// Prints a table of what each configuration adds, and fails when lockc adds more than when
@@ -36,13 +40,23 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn run(self) -> Result<ExitCode> {
-        let figures = self.measure()?;
+        let guest = self.prepare()?;
+        let mut figures = guest.measure()?;
         println!("{}", table::all(&figures));
         if self.update {
             update(&figures)?;
             return Ok(ExitCode::SUCCESS);
         }
-        let regressions = compare::regressions(&recorded()?, &figures)?;
+        let recorded = recorded()?;
+        let mut regressions = compare::regressions(&recorded, &figures)?;
+        for _ in 1..BOOTS {
+            if regressions.is_empty() {
+                break;
+            }
+            println!("measuring again: {}", regressions.join("; "));
+            figures = figures.least(guest.measure()?);
+            regressions = compare::regressions(&recorded, &figures)?;
+        }
         for regression in &regressions {
             println!("worse: {regression}");
         }
@@ -53,20 +67,37 @@ impl Bench {
         Ok(ExitCode::FAILURE)
     }
 
-    fn measure(&self) -> Result<Figures> {
+    fn prepare(&self) -> Result<Guest> {
         let wanted = if self.check { CHECKED } else { figures::CONFIGURATIONS };
         let mut command = ["/usr/bin/lockc-tests", "bench"].map(OsString::from).to_vec();
         command.extend(wanted.iter().map(OsString::from));
         setup::packages()?;
-        let artifacts = Artifacts::build(Kernel::V6_12.architecture())?;
-        let mut run = Run::micro(Kernel::V6_12, Duration::from_secs(self.timeout), &command);
+        Ok(Guest {
+            artifacts: Artifacts::build(Kernel::V6_12.architecture())?,
+            share: others()?,
+            command,
+            timeout: Duration::from_secs(self.timeout),
+        })
+    }
+}
+
+/// What is booted.
+struct Guest {
+    artifacts: Artifacts,
+    share: PathBuf,
+    command: Vec<OsString>,
+    timeout: Duration,
+}
+
+impl Guest {
+    fn measure(&self) -> Result<Figures> {
+        let mut run = Run::micro(Kernel::V6_12, self.timeout, &self.command);
         run.counted = true;
         // Where things lie decides how many page tables there are.
         run.append = "nokaslr norandmaps";
-        let share = others()?;
-        run.share = Some(&share);
+        run.share = Some(&self.share);
         let mut said = Vec::new();
-        let code = run.run(&artifacts, &mut said, &mut io::stderr())?;
+        let code = run.run(&self.artifacts, &mut said, &mut io::stderr())?;
         let said = String::from_utf8_lossy(&said);
         ensure!(code == 0, "the guest failed with {code} after it said:\n{said}");
         Figures::parse(&said)

@@ -55,6 +55,18 @@ impl Figures {
         Ok(Self { kernel, instructions })
     }
 
+    /// The lesser of each figure, of two boots of the same kernel.
+    pub(crate) fn least(mut self, other: Self) -> Self {
+        for (configuration, costs) in other.instructions {
+            let least = self.instructions.entry(configuration).or_default();
+            for (operation, count) in costs {
+                let found = least.entry(operation).or_insert(count);
+                *found = found.min(count);
+            }
+        }
+        self
+    }
+
     pub(crate) fn get(&self, configuration: &str, operation: &str) -> Option<f64> {
         self.instructions.get(configuration)?.get(operation).copied()
     }
@@ -92,6 +104,18 @@ mod tests {
             toml::from_str::<Figures>(&toml::to_string(&figures).unwrap()).unwrap(),
             figures
         );
+    }
+
+    #[test]
+    fn of_two_boots_the_least_counts() {
+        let again = "kernel 6.12.1\nnone-host open 5001.0\nlockc-host open 5290.0\n";
+        let least = |one, other| {
+            let parse = |said| Figures::parse(said).unwrap();
+            let figures = parse(one).least(parse(other));
+            (figures.get("none-host", "open"), figures.get("lockc-host", "open"))
+        };
+        assert_eq!(least(SAID, again), (Some(5000.0), Some(5290.0)));
+        assert_eq!(least(again, SAID), least(SAID, again));
     }
 
     #[test]
