@@ -110,13 +110,14 @@ impl Dentry {
         load::<u64>(self.0, &OFF_DENTRY_HASH) != 0
     }
 
-    /// Its inode; `None` for a negative dentry. What the verifier takes for a pointer that is never null, it reads without
-    /// a check, and it removes ours: `BTF_TYPE_SAFE_TRUSTED(struct dentry)`, kernel/bpf/verifier.c, 6.12. So it is told
-    /// nothing of what is checked.
+    /// Its inode; `None` for a negative dentry. Checked twice. The verifier of 7.0 knows that there may be none, and wants to
+    /// see a check. That of 6.12 believes that there always is one (`BTF_TYPE_SAFE_TRUSTED(struct dentry)`,
+    /// kernel/bpf/verifier.c), removes such a check, and reads without one of its own: so it is not told what the second
+    /// one is about.
     #[inline(always)]
     pub(crate) fn node(self) -> Option<Inode> {
         let inode: *const u8 = load(self.0, &OFF_DENTRY_INODE);
-        if opaque(inode as u64) == 0 { None } else { Some(Inode(inode)) }
+        if inode.is_null() || opaque(inode as u64) == 0 { None } else { Some(Inode(inode)) }
     }
 
     /// Identity of the inode; `None` for a negative dentry.

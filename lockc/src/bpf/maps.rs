@@ -116,7 +116,10 @@ impl Maps {
         let record = Container { policy, tasks: UNATTRIBUTED_TASKS, ..Container::default() };
         lock(&self.containers)
             .insert(UNATTRIBUTED, record, 0)
-            .map_err(|error| LoadError::Map { name: "CONTAINERS", reason: error.to_string() })
+            .map_err(|error| LoadError::Map { name: "CONTAINERS", reason: error.to_string() })?;
+        // What `bpf(2)` changes, the programs do not notice: they would go by what they remember.
+        calls::move_container(UNATTRIBUTED, policy.into());
+        Ok(())
     }
 
     /// The registration that waits for thread `tid`.
@@ -149,6 +152,10 @@ impl Maps {
 
     /// Drops the record of a container that has no task.
     pub fn drop_container(&self, handle: u64) {
+        // If a task of it is there after all, it has the default policy from here on, and nothing else is remembered.
+        if let Some(default) = self.container(UNATTRIBUTED) {
+            calls::move_container(handle, default.policy.into());
+        }
         // Absent is as good as removed.
         if lock(&self.containers).remove(&handle).is_ok() && handle & BY_USER != 0 {
             let mut records = lock(&self.user_records);

@@ -6,6 +6,7 @@ use std::{
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
@@ -14,7 +15,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::harness::{
     Container, Context, Lockc,
-    process::wait_for,
+    process::{self, wait_for},
     runner::{Daemon, Test, With},
     say,
 };
@@ -88,6 +89,14 @@ impl Servant {
             self.expect(&format!("read {path}"), &format!("OK {CONTENT}"))?;
         }
         Ok(())
+    }
+
+    /// Mounts something where the container is, as an engine could.
+    fn mount(&self, verb: &str, from: &str, to: &str) -> Result<()> {
+        let pid = self.container.state()?["pid"].to_string();
+        let mut command = Command::new("/proc/self/exe");
+        command.args(["probe", "join", &pid, verb, from, to]);
+        process::run(&mut command, PATIENCE)?.success(verb).map(drop)
     }
 
     fn host(&self, path: &str) -> PathBuf {
@@ -222,6 +231,10 @@ fn mounts(servant: &Servant, refused: &str) -> Result<()> {
             .with_context(|| format!("bind at {at}"))
     };
     let unmount = |at: &str| umount2(&servant.host(at), MntFlags::MNT_DETACH);
+    servant.mount("bind", "/data/other", "/data/free/v")?;
+    servant.warm("/data/free/v/file").context("what is mounted in the container's namespace")?;
+    servant.mount("move-mount", "/data/free/v", "/data/denied/v")?;
+    servant.expect("read /data/denied/v/file", refused).context("the mount was moved")?;
     for round in 0..REPLACED {
         bind("free/v")?;
         servant.warm("/data/free/v/file").context("what was mounted")?;
@@ -233,6 +246,11 @@ fn mounts(servant: &Servant, refused: &str) -> Result<()> {
         unmount("denied/v")?;
     }
     Ok(())
+}
+
+/// Another configuration, written in place: a rename would make all that is remembered count no more.
+fn reload(lockc: &Lockc, config: &str) -> Result<()> {
+    lockc.expect_reload(|| Ok(fs::write(lockc.config_path(), config)?))
 }
 
 /// A policy that changes, that another container has, and that says what may be changed.
@@ -255,12 +273,12 @@ fn policies(context: &Context) -> Result<()> {
     for _ in 0..3 {
         servant.expect("reach-write /data/free/p/file", "OK done")?;
     }
-    lockc.reload(&config(context, "read_only = [\"/data/free\"]"))?;
+    reload(&lockc, &config(context, "read_only = [\"/data/free\"]"))?;
     servant.expect("reach-write /data/free/p/file", "EPERM open").context("made read-only")?;
     servant.warm("/data/free/p/file").context("read-only")?;
-    lockc.reload(&config(context, "deny = [\"/data/free\"]"))?;
+    reload(&lockc, &config(context, "deny = [\"/data/free\"]"))?;
     servant.expect("read /data/free/p/file", "EPERM open").context("denied")?;
-    lockc.reload(&config(context, PATHS))?;
+    reload(&lockc, &config(context, PATHS))?;
     servant.warm("/data/free/p/file").context("allowed again")?;
 
     // One that has another policy, on the same processor.
@@ -269,9 +287,9 @@ fn policies(context: &Context) -> Result<()> {
         config(context, PATHS)
     );
     let rule = "[[rule]]\nname = \"all\"\npolicy = \"other\"\nmatch.owner = \"root\"\n";
-    lockc.reload(&format!("{two}{rule}"))?;
+    reload(&lockc, &format!("{two}{rule}"))?;
     servant.expect("read /data/free/p/file", "EPERM open").context("by a rule")?;
-    lockc.reload(&two)?;
+    reload(&lockc, &two)?;
     servant.warm("/data/free/p/file").context("without the rule")?;
     two_containers(context, &lockc, &two, &servant)
 }
@@ -280,7 +298,7 @@ fn policies(context: &Context) -> Result<()> {
 fn two_containers(context: &Context, lockc: &Lockc, config: &str, servant: &Servant) -> Result<()> {
     let denied =
         "[[rule]]\nname = \"second\"\npolicy = \"other\"\nmatch.container = \"*-second\"\n";
-    lockc.reload(&format!("{config}{denied}"))?;
+    reload(lockc, &format!("{config}{denied}"))?;
     servant.warm("/data/free/p/file")?;
     let id = format!("{}-second", context.id("memo"));
     let mut bundle = context.bundle(&id, &["/bin/probe", "read", "/data/free/p/file"]);
