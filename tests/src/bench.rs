@@ -5,6 +5,7 @@
 
 pub(crate) mod ground;
 mod others;
+mod scale;
 
 use std::{
     fs,
@@ -28,7 +29,7 @@ use crate::{
     sys::programs,
 };
 
-const USAGE: &str = "usage: lockc-tests bench CONFIGURATION...";
+const USAGE: &str = "usage: lockc-tests bench CONFIGURATION... | scale";
 /// The configuration as shipped.
 const CONFIG: &str = "/etc/lockc/lockc.toml";
 /// What containers may not do under the default policy.
@@ -55,7 +56,11 @@ pub(crate) fn main(wanted: &[String]) -> Result<ExitCode> {
     bench.warm_up()?;
     let release = nix::sys::utsname::uname()?;
     say(format_args!("kernel {}", release.release().to_string_lossy()));
-    bench.run(&wanted)?;
+    if wanted == ["scale"] {
+        bench.scale()?;
+    } else {
+        bench.run(&wanted)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -133,15 +138,24 @@ impl Bench {
     }
 
     fn contained(&self, configuration: &str, change: impl FnOnce(&mut Bundle)) -> Result<()> {
+        let names: Vec<_> = names(NOT_CONTAINED).collect();
+        report(&format!("{configuration}-contained"), &self.measure(&names, configuration, change)?)
+    }
+
+    /// What a container has measured.
+    fn measure(
+        &self,
+        names: &[&str],
+        configuration: &str,
+        change: impl FnOnce(&mut Bundle),
+    ) -> Result<Output> {
         Ground::renew()?;
-        let args: Vec<_> =
-            ["/bin/probe", "measure"].into_iter().chain(names(NOT_CONTAINED)).collect();
+        let args = [&["/bin/probe", "measure"], names].concat();
         let id = self.context.id(configuration);
         let mut bundle = self.context.bundle(&id, &args);
         bundle.bind(FILES.as_ref(), FILES).bind(OVERLAY.as_ref(), OVERLAY);
         change(&mut bundle);
-        let container = Container::new(self.context.runtime(), &id, &bundle)?;
-        report(&format!("{configuration}-contained"), &container.run()?)
+        Container::new(self.context.runtime(), &id, &bundle)?.run()
     }
 }
 
@@ -163,13 +177,17 @@ fn measured_on_host(verb: &str, without: &[&str]) -> Result<Output> {
 
 /// Prints what a process has measured.
 fn report(configuration: &str, output: &Output) -> Result<()> {
-    let costs = output.stdout.trim_end().split_once(" OK ").map(|(_, costs)| costs);
-    let costs = costs.with_context(|| format!("{configuration}: {output}"))?;
-    for cost in costs.split(' ') {
-        let (operation, cost) = cost.split_once('=').with_context(|| format!("cost {cost:?}"))?;
+    for (operation, cost) in costs(output).context(configuration.to_owned())? {
         say(format_args!("{configuration} {operation} {cost}"));
     }
     Ok(())
+}
+
+/// Operations, and what each has cost.
+fn costs(output: &Output) -> Result<Vec<(&str, &str)>> {
+    let costs = output.stdout.trim_end().split_once(" OK ").map(|(_, costs)| costs);
+    let costs = costs.with_context(|| output.to_string())?.split(' ');
+    costs.map(|cost| cost.split_once('=').with_context(|| format!("cost {cost:?}"))).collect()
 }
 
 /// The configuration with as many rules about paths in each of so many policies; the first of them is the default one.

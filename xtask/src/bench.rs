@@ -2,18 +2,21 @@
 
 mod compare;
 mod figures;
+mod scale;
 mod table;
 
 use std::{ffi::OsString, fs, io, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 
-use self::figures::Figures;
+use self::{figures::Figures, scale::Growth};
 use crate::{apt::Suite, artifacts::Artifacts, guest::Run, kernel::Kernel, paths, setup};
 
 /// What is kept of the last `--update`: the numbers, and the document with the tables.
 const RECORD: &str = "docs/performance.toml";
 const DOCUMENT: &str = "docs/performance.md";
+/// How costs grow, drawn.
+const DRAWING: &str = "docs/scale.svg";
 /// What lockc is held to; the others are there to compare with.
 const CHECKED: &[&str] = &["none", "lockc"];
 
@@ -28,11 +31,14 @@ const BOOTS: usize = 3;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Bench {
     /// Measure only what is compared with docs/performance.toml
-    #[arg(long, conflicts_with = "update")]
+    #[arg(long, conflicts_with_all = ["update", "scale"])]
     check: bool,
     /// Write docs/performance.toml and the tables of docs/performance.md anew, and compare nothing
     #[arg(long)]
     update: bool,
+    /// Measure how costs grow with rules and containers instead, and write that to docs/performance.md and docs/scale.svg
+    #[arg(long, conflicts_with = "update")]
+    scale: bool,
     /// Give up after that long
     #[arg(long, value_name = "SECONDS", default_value_t = 3000)]
     timeout: u64,
@@ -41,6 +47,10 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let guest = self.prepare()?;
+        if self.scale {
+            write_growth(&Growth::parse(&guest.run()?)?)?;
+            return Ok(ExitCode::SUCCESS);
+        }
         let mut figures = guest.measure()?;
         println!("{}", table::all(&figures));
         if self.update {
@@ -68,7 +78,11 @@ impl Bench {
     }
 
     fn prepare(&self) -> Result<Guest> {
-        let wanted = if self.check { CHECKED } else { figures::CONFIGURATIONS };
+        let wanted = match self {
+            Self { scale: true, .. } => &["scale"],
+            Self { check: true, .. } => CHECKED,
+            Self { .. } => figures::CONFIGURATIONS,
+        };
         let mut command = ["/usr/bin/lockc-tests", "bench"].map(OsString::from).to_vec();
         command.extend(wanted.iter().map(OsString::from));
         setup::packages()?;
@@ -91,6 +105,11 @@ struct Guest {
 
 impl Guest {
     fn measure(&self) -> Result<Figures> {
+        Figures::parse(&self.run()?)
+    }
+
+    /// What it said.
+    fn run(&self) -> Result<String> {
         let mut run = Run::micro(Kernel::V6_12, self.timeout, &self.command);
         run.counted = true;
         // Where things lie decides how many page tables there are.
@@ -98,9 +117,9 @@ impl Guest {
         run.share = Some(&self.share);
         let mut said = Vec::new();
         let code = run.run(&self.artifacts, &mut said, &mut io::stderr())?;
-        let said = String::from_utf8_lossy(&said);
+        let said = String::from_utf8_lossy(&said).into_owned();
         ensure!(code == 0, "the guest failed with {code} after it said:\n{said}");
-        Figures::parse(&said)
+        Ok(said)
     }
 }
 
@@ -125,12 +144,26 @@ fn recorded() -> Result<Figures> {
     toml::from_str(&text).context(RECORD)
 }
 
-fn update(figures: &Figures) -> Result<()> {
+/// Puts tables into the document, behind `begin`.
+fn write_tables(begin: &str, tables: &str) -> Result<()> {
     let path = paths::workspace().join(DOCUMENT);
     let document = fs::read_to_string(&path).with_context(|| format!("read {DOCUMENT}"))?;
-    let document = table::replaced(&document, &table::all(figures))
+    let document = table::replaced(&document, begin, tables)
         .with_context(|| format!("no place for the tables in {DOCUMENT}"))?;
-    fs::write(path, document).with_context(|| format!("write {DOCUMENT}"))?;
+    fs::write(path, document).with_context(|| format!("write {DOCUMENT}"))
+}
+
+fn write_growth(growth: &Growth) -> Result<()> {
+    println!("{}", growth.table());
+    write_tables(table::BEGIN_GROWTH, &growth.table())?;
+    let path = paths::workspace().join(DRAWING);
+    fs::write(path, growth.drawing()?).with_context(|| format!("write {DRAWING}"))?;
+    println!("wrote {DRAWING} and {DOCUMENT}");
+    Ok(())
+}
+
+fn update(figures: &Figures) -> Result<()> {
+    write_tables(table::BEGIN, &table::all(figures))?;
     let text = format!(
         "# Instructions for each operation, written by `cargo xtask bench --update`.\n{}",
         toml::to_string(figures)?

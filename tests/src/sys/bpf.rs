@@ -2,6 +2,7 @@
 
 use std::{
     ffi::CString,
+    ops::Range,
     os::{
         fd::{AsRawFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
@@ -248,7 +249,7 @@ fn each_value(path: &Path, mut with: impl FnMut(&[u8], &[u64])) -> nix::Result<(
     })
 }
 
-/// A pinned hash map with keys of 8 bytes that is full. Dropping this removes what was added.
+/// A pinned hash map with keys of 8 bytes that is full, or nearly so. Dropping this removes what was added.
 #[derive(Debug)]
 pub(crate) struct Full {
     map: Map,
@@ -258,13 +259,18 @@ pub(crate) struct Full {
 impl Full {
     /// Adds values of zeros under the keys from `first` on until no more fit.
     pub(crate) fn fill(path: &Path, first: u64) -> nix::Result<Self> {
+        Self::add(path, first..u64::MAX)
+    }
+
+    /// Adds values of zeros under these keys, or as many as fit.
+    pub(crate) fn add(path: &Path, keys: Range<u64>) -> nix::Result<Self> {
         let map = Map::open(path, 0)?.ok_or(Errno::EINVAL)?;
         if map.key_size != size_of::<u64>() || map.value_size > MAX_VALUE * size_of::<u64>() {
             return Err(Errno::EINVAL);
         }
         let mut full = Self { map, added: Vec::new() };
         let value = [0_u64; MAX_VALUE];
-        for key in first.. {
+        for key in keys {
             let mut attributes: Attributes = [
                 number(&full.map.fd),
                 (&raw const key).expose_provenance() as u64,

@@ -60,7 +60,10 @@ const TABLES: &[Table] = &[
     ),
 ];
 
-const BEGIN: &str = "<!-- written by cargo xtask bench --update -->\n";
+/// What is before tables that were written, and behind.
+pub(super) const BEGIN: &str = "<!-- written by cargo xtask bench --update -->\n";
+/// As [`BEGIN`], of how costs grow.
+pub(super) const BEGIN_GROWTH: &str = "<!-- written by cargo xtask bench --scale -->\n";
 const END: &str = "<!-- up to here -->\n";
 
 /// All tables, with the configurations that were measured.
@@ -92,7 +95,7 @@ fn cell(figures: &Figures, configuration: &str, operation: &str) -> String {
 }
 
 /// A whole number with its thousands apart.
-fn grouped(number: f64, signed: bool) -> String {
+pub(super) fn grouped(number: f64, signed: bool) -> String {
     let digits = format!("{:.0}", number.abs());
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -108,11 +111,11 @@ fn grouped(number: f64, signed: bool) -> String {
     }
 }
 
-/// The document with other tables; `None` when it has no place for them.
-pub(super) fn replaced(document: &str, tables: &str) -> Option<String> {
-    let (before, rest) = document.split_once(BEGIN)?;
+/// The document with other tables behind `begin`; `None` when it has no place for them.
+pub(super) fn replaced(document: &str, begin: &str, tables: &str) -> Option<String> {
+    let (before, rest) = document.split_once(begin)?;
     let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n{tables}\n{END}{after}"))
+    Some(format!("{before}{begin}\n{tables}\n{END}{after}"))
 }
 
 #[cfg(test)]
@@ -141,9 +144,9 @@ mod tests {
     #[test]
     fn tables_replace_tables() {
         let document = format!("a\n{BEGIN}old\n{END}b\n");
-        let new = replaced(&document, "new\n").unwrap();
+        let new = replaced(&document, BEGIN, "new\n").unwrap();
         assert_eq!(new, format!("a\n{BEGIN}\nnew\n\n{END}b\n"));
-        assert_eq!(replaced(&new, "new\n").unwrap(), new);
-        assert_eq!(replaced("a\n", "new\n"), None);
+        assert_eq!(replaced(&new, BEGIN, "new\n").unwrap(), new);
+        assert_eq!(replaced("a\n", BEGIN, "new\n"), None);
     }
 }
