@@ -63,13 +63,14 @@ const KERNEL: [&[Test]; 20] = [
 ];
 
 /// Groups of the small guest that are about what the daemon decides, which is the same on every kernel.
-const DAEMON: [&[Test]; 12] = [
+const DAEMON: [&[Test]; 13] = [
     input::TESTS,
     instant::DAEMON_TESTS,
     adoption::DAEMON_TESTS,
     admission::TESTS,
     explain::TESTS,
     operations::TESTS,
+    memo::DAEMON_TESTS,
     reload::TESTS,
     scale::TESTS,
     storm::TESTS,

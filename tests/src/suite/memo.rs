@@ -20,12 +20,11 @@ use crate::harness::{
     say,
 };
 
-pub(crate) const TESTS: &[Test] = &[
-    test("attacks", attacks),
-    test("policies", policies),
-    test("audit", audit),
-    test("hidden", hidden),
-];
+pub(crate) const TESTS: &[Test] = &[test("attacks", attacks)];
+
+/// What is the same on every kernel.
+pub(crate) const DAEMON_TESTS: &[Test] =
+    &[test("policies", policies), test("audit", audit), test("hidden", hidden)];
 
 /// For a machine with a disk.
 pub(crate) const DISK_TESTS: &[Test] = &[test("inode-numbers-reused", inode_numbers_reused)];
