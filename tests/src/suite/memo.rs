@@ -230,9 +230,6 @@ fn mounts(servant: &Servant, refused: &str) -> Result<()> {
             .with_context(|| format!("bind at {at}"))
     };
     let unmount = |at: &str| umount2(&servant.host(at), MntFlags::MNT_DETACH);
-    // Where something is mounted already: what becomes a mount point only then, makes renames count (`d_set_mounted`,
-    // fs/dcache.c, 6.12).
-    servant.mount("bind", "/data/free/mounted", "/data/denied/v")?;
     servant.mount("bind", "/data/other", "/data/free/v")?;
     servant.warm("/data/free/v/file").context("what is mounted in the container's namespace")?;
     servant.mount("move-mount", "/data/free/v", "/data/denied/v")?;
