@@ -229,6 +229,10 @@ fn verified_instructions(context: &Context) -> Result<()> {
     let pid = context.with_lockc(|lockc| lockc.pid())?;
     let counts = verified(pid)?;
     let (most, sum) = (counts.iter().max().copied().unwrap_or(0), counts.iter().sum::<u64>());
+    say(format_args!(
+        "leaks/verified-instructions: {} programs, {sum} in all, {most} in one",
+        counts.len()
+    ));
     ensure!(counts.len() > 50 && most > 1000, "{} programs with {sum}: too few", counts.len());
     ensure!(most < MOST && sum < IN_ALL, "{} programs, {sum} in all, {most} in one", counts.len());
     Ok(())
