@@ -61,7 +61,7 @@ impl Servant {
             .bind(&shared, "/shared")
             .mount("/data", "bind", &data.display().to_string(), &["rbind", "rw", "rslave"])
             .bind(&data.join("free/mounted"), "/data/denied/bound");
-        let container = Container::new(context.runtime(), &id, &bundle)?;
+        let container = Container::new(context.quickest(), &id, &bundle)?;
         container.start_at_once()?;
         Ok(Self { container, data: data.to_owned(), shared, asked: Cell::new(0) })
     }
@@ -304,7 +304,7 @@ fn two_containers(context: &Context, lockc: &Lockc, config: &str, servant: &Serv
     let id = format!("{}-second", context.id("memo"));
     let mut bundle = context.bundle(&id, &["/bin/probe", "read", "/data/free/p/file"]);
     bundle.bind(&servant.data, "/data");
-    let second = Container::new(context.runtime(), &id, &bundle)?.run()?;
+    let second = Container::new(context.quickest(), &id, &bundle)?.run()?;
     ensure!(second.stdout.contains("EPERM open"), "another container: {second}");
     servant.warm("/data/free/p/file").context("beside another container")
 }
