@@ -2,8 +2,9 @@
 # $1: 1 for an installation, 2 or more for an upgrade.
 if [ -r /sys/kernel/security/lsm ] && ! tr , '\n' </sys/kernel/security/lsm | grep -qx bpf; then
 	cat >&2 <<-EOF
-		lockc: the kernel's list of security modules has no bpf: lockc does not start.
-		lockc: run grubby --update-kernel=ALL --args=lsm=$(cat /sys/kernel/security/lsm),bpf
+		lockc: the kernel's list of security modules has no bpf: lockc attaches in another
+		lockc: way, if the kernel allows it; lockc check --host says whether it does. If
+		lockc: not, run grubby --update-kernel=ALL --args=lsm=$(cat /sys/kernel/security/lsm),bpf
 		lockc: and restart the machine.
 	EOF
 fi

@@ -30,7 +30,7 @@ pub use registration::{
 };
 
 /// Version of everything in this crate, as used in `/sys/fs/bpf/lockc/v<N>/`.
-pub const LAYOUT_VERSION: u32 = 8;
+pub const LAYOUT_VERSION: u32 = 9;
 
 /// The record of tasks that nobody registered: the safe default. Its policy is
 /// the configured default, and it is never removed.

@@ -42,8 +42,8 @@ mod report;
 
 use aya_ebpf::{
     EbpfContext as _,
-    macros::{fexit, lsm, uprobe},
-    programs::{FExitContext, LsmContext, ProbeContext},
+    macros::{fentry, fexit, lsm, uprobe},
+    programs::{FEntryContext, FExitContext, LsmContext, ProbeContext},
 };
 
 use crate::kernel::{
@@ -101,12 +101,23 @@ fn bprm_check_security(ctx: LsmContext) -> i32 {
 
 #[lsm(hook = "mmap_file")]
 fn mmap_file(ctx: LsmContext) -> i32 {
-    // Memory without a file has none: see `task_kill`. Since 6.14 the verifier knows that the argument can be null,
-    // and wants to see that it is not.
-    let (protection, flags) = (ctx.arg(2), ctx.arg(3));
+    map_file(&ctx, ctx.arg(2), ctx.arg(3))
+}
+
+/// Instead of `mmap_file`, for programs that modify return values: the function does not have what the hook has, the
+/// protection that results.
+#[lsm(hook = "security_mmap_file")]
+fn security_mmap_file(ctx: LsmContext) -> i32 {
+    map_file(&ctx, hooks::code::implied(ctx.arg(1)), ctx.arg(2))
+}
+
+#[inline(always)]
+fn map_file(ctx: &LsmContext, protection: u64, flags: u64) -> i32 {
     if !hooks::code::may_matter(protection, flags) {
         return 0;
     }
+    // Memory without a file has none: see `task_kill`. Since 6.14 the verifier knows that the argument can be null,
+    // and wants to see that it is not.
     let file = File::new(ctx.arg(0));
     if kernel::argument(ctx.as_ptr() as u64, 0) == Some(0) || file.is_null() {
         return 0;
@@ -397,6 +408,12 @@ fn socket_listen(ctx: LsmContext) -> i32 {
 #[lsm(hook = "unix_stream_connect")]
 fn unix_stream_connect(ctx: LsmContext) -> i32 {
     hooks::unix::connect(ctx.arg::<*const u8>(1) as u64).errno()
+}
+
+#[fentry(function = "shmem_evict_inode")]
+fn shmem_evict_inode(ctx: FEntryContext) -> i32 {
+    hooks::code::evict(kernel::Inode::new(ctx.arg(0)));
+    0
 }
 
 #[fexit(function = "copy_mnt_ns")]

@@ -3,7 +3,7 @@
 use core::{ffi::c_void, ptr};
 
 use aya_ebpf::{
-    helpers::generated::{bpf_inode_storage_get, bpf_task_storage_delete, bpf_task_storage_get},
+    helpers::generated::{bpf_task_storage_delete, bpf_task_storage_get},
     macros::map,
     maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf},
 };
@@ -13,7 +13,7 @@ use lockc_common::{
 };
 
 use crate::{
-    kernel::{Inode, Task},
+    kernel::Task,
     memo::{self, Entry},
     path::Scratch,
 };
@@ -102,64 +102,10 @@ impl<T> TaskStorage<T> {
 #[unsafe(export_name = "LABELS")]
 pub(crate) static LABELS: TaskStorage<Label> = TaskStorage::new();
 
-/// Inode storage, described as [`TaskStorage`] is.
-#[repr(C)]
-pub(crate) struct InodeStorage<T> {
-    r#type: *const [i32; 28], // BPF_MAP_TYPE_INODE_STORAGE
-    key: *const i32,
-    value: *const T,
-    max_entries: *const [i32; 0],
-    map_flags: *const [i32; 1], // BPF_F_NO_PREALLOC
-}
-
-// SAFETY: the static is a description for the loader; nobody reads it at run time.
-unsafe impl<T> Sync for InodeStorage<T> {}
-
-impl<T> InodeStorage<T> {
-    const fn new() -> Self {
-        Self {
-            r#type: ptr::null(),
-            key: ptr::null(),
-            value: ptr::null(),
-            max_entries: ptr::null(),
-            map_flags: ptr::null(),
-        }
-    }
-
-    #[inline(always)]
-    fn find(&self, inode: Inode, flags: u64) -> Option<&T> {
-        // SAFETY: the map is an inode storage of `T`, `inode` is a verifier-typed pointer that a file holds; the value
-        // lives as long as the inode, which outlives this program.
-        unsafe {
-            bpf_inode_storage_get(
-                ptr::from_ref(self).cast_mut().cast(),
-                inode.as_ptr().cast(),
-                ptr::null_mut(),
-                flags,
-            )
-            .cast::<T>()
-            .as_ref()
-        }
-    }
-
-    /// The inode's value, if it has one.
-    #[inline(always)]
-    pub(crate) fn get(&self, inode: Inode) -> Option<&T> {
-        self.find(inode, 0)
-    }
-
-    /// The inode's value, made and zeroed if it has none. `None` without memory.
-    #[inline(always)]
-    pub(crate) fn get_or_create(&self, inode: Inode) -> Option<&T> {
-        const CREATE: u64 = 1; // BPF_LOCAL_STORAGE_GET_F_CREATE
-        self.find(inode, CREATE)
-    }
-}
-
-/// Files of tmpfs that a contained task has mapped for writing.
-#[unsafe(link_section = ".maps")]
-#[unsafe(export_name = "DRIFTED")]
-pub(crate) static DRIFTED: InodeStorage<u64> = InodeStorage::new();
+/// Files of tmpfs that a contained task has mapped for writing. Not inode storage, which neither programs that modify
+/// return values may use nor every kernel without LSM programs has. The value says nothing.
+#[map]
+pub(crate) static DRIFTED: HashMap<InodeKey, u8> = HashMap::with_max_entries(16_384, 1);
 
 /// What the time of day is ahead of the time since boot, in ns.
 #[map]

@@ -126,7 +126,8 @@ impl Signals {
 /// Enforces `config`, which was read from `path`, and what is found there later, until SIGTERM or
 /// SIGINT. What is enforced stays enforced after that.
 pub fn run(config: &Config, path: &Path, signals: &Signals) -> Result<(), DaemonError> {
-    host::check().map_err(LoadError::from)?;
+    let choice =
+        host::check(config.daemon.backend, config.daemon.require_full).map_err(LoadError::from)?;
     let directory = Path::new(DIRECTORY);
     let _lock = lock(directory)?;
 
@@ -139,7 +140,11 @@ pub fn run(config: &Config, path: &Path, signals: &Signals) -> Result<(), Daemon
 
     // Before the first look at what is mounted.
     let mounts = MountWatch::new().map_err(setup("watch mounts"))?;
-    let mut kernel = Kernel::load()?;
+    log::info!("backend {}: {}", choice.backend.name(), choice.reason);
+    for gap in &choice.gaps {
+        log::warn!("not everything is enforced: {gap}");
+    }
+    let mut kernel = Kernel::load(choice.backend)?;
     match enforce(&mut kernel, config, &runtimes, directory) {
         Ok(Parts {
             maps,
@@ -172,6 +177,7 @@ pub fn run(config: &Config, path: &Path, signals: &Signals) -> Result<(), Daemon
             let status = Arc::new(Status::new(path.to_owned()));
             status.in_force(config, runtimes.files());
             status.attached(kernel.attached());
+            status.chosen(&choice);
             let teller = Teller {
                 status: Arc::clone(&status),
                 maps: Arc::clone(&maps),

@@ -102,15 +102,17 @@ fn trimming_changes_nothing() {
 
 #[test]
 fn hooks_and_their_arguments_are_found() {
-    let arguments = |kernel: &str, hook: &str| {
-        Btf::parse(&stored(&format!("{kernel}.btf"))).unwrap().hook_arguments(hook)
-    };
     for kernel in KERNELS {
-        assert_eq!(arguments(kernel, "file_open"), Some(1), "{kernel}");
-        assert_eq!(arguments(kernel, "path_rename"), Some(5), "{kernel}");
-        assert_eq!(arguments(kernel, "file_opened"), None, "{kernel}");
+        let data = stored(&format!("{kernel}.btf"));
+        let btf = Btf::parse(&data).unwrap();
         // Since 6.2.
         let truncate = (kernel != "6.1-x86_64").then_some(1);
-        assert_eq!(arguments(kernel, "file_truncate"), truncate, "{kernel}");
+        for prefix in ["bpf_lsm_", "security_"] {
+            let arguments = |hook: &str| btf.arguments(&format!("{prefix}{hook}"));
+            assert_eq!(arguments("file_open"), Some(1), "{kernel}");
+            assert_eq!(arguments("path_rename"), Some(5), "{kernel}");
+            assert_eq!(arguments("file_opened"), None, "{kernel}");
+            assert_eq!(arguments("file_truncate"), truncate, "{kernel}");
+        }
     }
 }

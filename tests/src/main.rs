@@ -1,7 +1,7 @@
 //! Guest-side tests of lockc, and the attacker that they put into containers.
 //!
 //! ```text
-//! lockc-tests run --suite micro|kernel|full [--runtime runc|runc-new|crun|youki] [--off] [--thorough] [FILTER]
+//! lockc-tests run --suite micro|kernel|stock|full [--runtime runc|runc-new|crun|youki] [--off] [--thorough] [FILTER]
 //! lockc-tests soak --minutes N [--seed S]
 //! lockc-tests bench CONFIGURATION…
 //! lockc-tests list
@@ -17,7 +17,7 @@ mod soak;
 mod suite;
 mod sys;
 
-use std::{process::ExitCode, time::Duration};
+use std::{collections::HashSet, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -27,7 +27,7 @@ use harness::{
     say,
 };
 
-const USAGE: &str = "usage: lockc-tests run --suite micro|kernel|full [--runtime NAME] [--off] \
+const USAGE: &str = "usage: lockc-tests run --suite micro|kernel|stock|full [--runtime NAME] [--off] \
                      [--thorough] [--containers N] [--parallel N] [--failures N] [--short N] \
                      [FILTER...]\n       \
                      lockc-tests soak --minutes N [--seed S]\n       \
@@ -117,6 +117,7 @@ fn tests(suite: &str) -> Result<Vec<&'static Test>> {
     match suite {
         "micro" => Ok(suite::micro()),
         "kernel" => Ok(suite::kernel()),
+        "stock" => Ok(suite::stock()),
         "full" => Ok(suite::full()),
         _ => bail!("no suite {suite}"),
     }
@@ -138,7 +139,11 @@ fn run(args: &[String]) -> Result<ExitCode> {
 }
 
 fn list() {
-    for test in suite::micro().into_iter().chain(suite::full()) {
-        say(format_args!("{}/{}", test.group, test.name));
+    // Some are in more than one suite.
+    let mut seen = HashSet::new();
+    for test in suite::micro().into_iter().chain(suite::stock()).chain(suite::full()) {
+        if seen.insert((test.group, test.name)) {
+            say(format_args!("{}/{}", test.group, test.name));
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 mod admission;
 mod adoption;
+mod backend;
 mod compatibility;
 mod engine_adoption;
 mod engines;
@@ -39,12 +40,13 @@ mod users;
 use crate::harness::runner::Test;
 
 /// Groups of the small guest that are about what the kernel does, in the order in which they run.
-const KERNEL: [&[Test]; 20] = [
+const KERNEL: [&[Test]; 21] = [
     ordinary::TESTS,
     stdio::TESTS,
     hooks::TESTS,
     host::TESTS,
     preemption::TESTS,
+    backend::TESTS,
     leaks::TESTS,
     token::TESTS,
     escape::TESTS,
@@ -60,6 +62,25 @@ const KERNEL: [&[Test]; 20] = [
     own_files::TESTS,
     instant::TESTS,
     adoption::TESTS,
+];
+
+/// Groups of the small guest for kernels whose list of security modules lacks `bpf`: what is enforced, once more, and
+/// that work goes on.
+const STOCK: [&[Test]; 14] = [
+    backend::STOCK_TESTS,
+    ordinary::TESTS,
+    token::TESTS,
+    escape::TESTS,
+    files::TESTS,
+    host_paths::TESTS,
+    memo::TESTS,
+    kernel::TESTS,
+    machine::TESTS,
+    network::TESTS,
+    exec::TESTS,
+    identity::TESTS,
+    runtime::TESTS,
+    own_files::TESTS,
 ];
 
 /// Groups of the small guest that are about what the daemon decides, which is the same on every kernel.
@@ -101,4 +122,9 @@ pub(crate) fn micro() -> Vec<&'static Test> {
 /// Those of them that are for every kernel.
 pub(crate) fn kernel() -> Vec<&'static Test> {
     KERNEL.into_iter().flatten().collect()
+}
+
+/// Tests for the small guest with a kernel that runs no LSM programs.
+pub(crate) fn stock() -> Vec<&'static Test> {
+    STOCK.into_iter().flatten().collect()
 }

@@ -67,7 +67,21 @@ pub(crate) enum Group {
     V6_1,
     /// Five minutes of `cargo xtask soak`, kernel 6.12
     Soak,
+    /// Micro guest, kernel 6.12 on arm64 without BPF LSM
+    StockArm64,
+    /// Micro guest, kernel 7.x without BPF LSM
+    #[value(name = "stock-7.x")]
+    Stock7,
+    /// Micro guest, kernel 6.12 without BPF LSM
+    #[value(name = "stock-6.12")]
+    Stock6_12,
+    /// Micro guest, kernel 6.1 without BPF LSM
+    #[value(name = "stock-6.1")]
+    Stock6_1,
 }
+
+/// What Debian's kernels have as security modules, without `bpf`.
+const STOCK_MODULES: &str = "lsm=landlock,lockdown,yama,loadpin,safesetid,integrity,apparmor";
 
 impl Group {
     fn name(self) -> String {
@@ -88,12 +102,17 @@ impl Group {
     fn guest(self) -> Option<(Kernel, Image)> {
         match self {
             Self::Unit | Self::Fuzz => None,
-            Self::V6_1 => Some((Kernel::V6_1, Image::Micro)),
-            Self::V6_12 | Self::Soak => Some((Kernel::V6_12, Image::Micro)),
-            Self::V7 => Some((Kernel::V7, Image::Micro)),
-            Self::Arm64 => Some((Kernel::Arm64, Image::Micro)),
+            Self::V6_1 | Self::Stock6_1 => Some((Kernel::V6_1, Image::Micro)),
+            Self::V6_12 | Self::Stock6_12 | Self::Soak => Some((Kernel::V6_12, Image::Micro)),
+            Self::V7 | Self::Stock7 => Some((Kernel::V7, Image::Micro)),
+            Self::Arm64 | Self::StockArm64 => Some((Kernel::Arm64, Image::Micro)),
             Self::Full => Some((Kernel::V6_12, Image::Full)),
         }
+    }
+
+    /// Whether its kernel is booted as most distributions do it: it runs no LSM programs.
+    fn is_stock(self) -> bool {
+        matches!(self, Self::Stock6_1 | Self::Stock6_12 | Self::Stock7 | Self::StockArm64)
     }
 
     /// What `lockc-tests` is asked for. Everything runs on 6.12; on the other kernels what depends on them, and in
@@ -102,10 +121,8 @@ impl Group {
         match self.runtime() {
             Some(runtime) => {
                 let amounts = ["--containers", "4", "--failures", "20"];
-                ["run", "--suite", "kernel", "--runtime", runtime]
-                    .into_iter()
-                    .chain(amounts)
-                    .collect()
+                let suite = if self.is_stock() { "stock" } else { "kernel" };
+                ["run", "--suite", suite, "--runtime", runtime].into_iter().chain(amounts).collect()
             }
             None if self == Self::Soak => vec!["soak", "--minutes", "5"],
             None if self == Self::Full => vec!["run", "--suite", "full"],
@@ -119,7 +136,8 @@ impl Group {
         match self {
             Self::V6_1 => Some("runc-new"),
             Self::V7 | Self::Arm64 => Some("crun"),
-            Self::Unit | Self::Fuzz | Self::V6_12 | Self::Full | Self::Soak => None,
+            group if group.is_stock() => Some("crun"),
+            _ => None,
         }
     }
 
@@ -184,7 +202,7 @@ impl Test {
     }
 
     fn prepare(&self, kernel: Kernel, image: Image) -> Result<Artifacts> {
-        self.guest_run(kernel, image, &[]).prepare()?;
+        self.guest_run(kernel, image, "", &[]).prepare()?;
         match kernel.architecture() {
             // The same sources, built in a third of the time; x86_64 tests what is shipped.
             Architecture::Aarch64 => Artifacts::build_for(image, Architecture::Aarch64, "quick"),
@@ -192,14 +210,20 @@ impl Test {
         }
     }
 
-    fn guest_run<'a>(&self, kernel: Kernel, image: Image, command: &'a [OsString]) -> Run<'a> {
+    fn guest_run<'a>(
+        &self,
+        kernel: Kernel,
+        image: Image,
+        append: &'a str,
+        command: &'a [OsString],
+    ) -> Run<'a> {
         Run {
             kernel,
             image,
             share: None,
             console: false,
             counted: false,
-            append: "",
+            append,
             memory: 2048,
             timeout: Duration::from_secs(self.timeout),
             command,
@@ -229,7 +253,9 @@ impl Test {
         let mut out =
             Both { log: log.try_clone().context("cannot copy a descriptor")?, text: Vec::new() };
         let mut err = log.try_clone().context("cannot copy a descriptor")?;
-        let code = self.guest_run(kernel, image, &command).run(artifacts, &mut out, &mut err);
+        let append = if group.is_stock() { STOCK_MODULES } else { "" };
+        let code =
+            self.guest_run(kernel, image, append, &command).run(artifacts, &mut out, &mut err);
         let text = String::from_utf8_lossy(&out.text);
         let mut tally =
             if group == Group::Soak { Tally::of_soak(&text) } else { Tally::of_guest(&text) };

@@ -6,7 +6,8 @@ use crate::{
     Answer, container,
     container::Subject,
     kernel::{
-        Bprm, File, Inode, Location, MemoryArea, MountOwner, Step, mount_owner, read, superblock_of,
+        Bprm, File, Inode, Location, MemoryArea, MountOwner, Step, Task, mount_owner, read,
+        superblock_of,
     },
     maps::DRIFTED,
     path::{View, Wanted},
@@ -54,14 +55,27 @@ pub(crate) fn may_matter(protection: u64, flags: u64) -> bool {
     protection & PROT_EXEC != 0 || is_shared(flags)
 }
 
+/// The protection of a mapping, where only what was asked for is known. The kernel makes it no code on a mount that
+/// allows none (`mmap_prot`, security/security.c, 6.12); here it is code there, too.
+#[inline(always)]
+pub(crate) fn implied(protection: u64) -> u64 {
+    const PROT_READ: u64 = 1; // include/uapi/asm-generic/mman-common.h, 6.12
+    if protection & (PROT_READ | PROT_EXEC) == PROT_READ && Task::current().executes_what_it_reads()
+    {
+        protection | PROT_EXEC
+    } else {
+        protection
+    }
+}
+
 /// `mmap(2)` of a file that [`may_matter`].
 #[inline(always)]
 pub(crate) fn map(file: File, protection: u64, flags: u64) -> Answer {
     let Some(subject) = Subject::current() else {
         return Answer::Allow;
     };
-    if is_shared(flags) {
-        remember_writer(&subject, file);
+    if is_shared(flags) && !remember_writer(&subject, file) {
+        return Answer::NoMemory;
     }
     if protection & PROT_EXEC == 0 {
         return Answer::Allow;
@@ -192,7 +206,7 @@ fn has_drifted(subject: &Subject, inode: Inode) -> bool {
     if magic == OVERLAYFS && superblock_of(subject.label.root_dentry) == Some(inode.superblock()) {
         return inode.is_in_upper_layer();
     }
-    if magic == FAT || magic == EXFAT || DRIFTED.get(inode).is_some() {
+    if magic == FAT || magic == EXFAT || is_written(inode) {
         return true;
     }
     changed_since_start(subject, inode)
@@ -206,14 +220,26 @@ fn changed_since_start(subject: &Subject, inode: Inode) -> bool {
     inode.changed() >= started.saturating_sub(TICK_NS)
 }
 
-/// tmpfs notices no writes to shared memory, so that they do not change a file's times. Its inodes stay in memory
-/// for as long as the file exists, and so does what is attached to them.
+/// tmpfs notices no writes to shared memory, so that they do not change a file's times. Whether it is noted.
 #[inline(always)]
-fn remember_writer(subject: &Subject, file: File) {
-    if subject.wants(PolicyFlags::DRIFT) && file.is_writable() {
-        let inode = file.inode();
-        if inode.magic() == TMPFS {
-            let _ = DRIFTED.get_or_create(inode);
-        }
+fn remember_writer(subject: &Subject, file: File) -> bool {
+    if !subject.wants(PolicyFlags::DRIFT) || !file.is_writable() {
+        return true;
     }
+    let inode = file.inode();
+    inode.magic() != TMPFS || DRIFTED.insert(&inode.key(), &0, 0).is_ok()
+}
+
+/// Whether a contained task has mapped it for writing.
+#[inline(always)]
+fn is_written(inode: Inode) -> bool {
+    // SAFETY: nothing in the value is looked at.
+    unsafe { DRIFTED.get(&inode.key()) }.is_some()
+}
+
+/// A file of tmpfs goes, and its number may come back. Its inode stays in memory until then.
+#[inline(always)]
+pub(crate) fn evict(inode: Inode) {
+    // Of most files nothing is remembered.
+    let _ = DRIFTED.remove(&inode.key());
 }

@@ -21,11 +21,6 @@ impl Inode {
     }
 
     #[inline(always)]
-    pub(crate) fn as_ptr(self) -> *mut u8 {
-        self.0.cast_mut()
-    }
-
-    #[inline(always)]
     pub(crate) fn address(self) -> u64 {
         opaque(self.0 as u64)
     }

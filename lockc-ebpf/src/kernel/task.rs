@@ -11,8 +11,8 @@ use super::{
     OFF_FS_PWD, OFF_FS_ROOT, OFF_MNTNS_SEQ, OFF_NSPROXY_MNT, OFF_NSPROXY_PID, OFF_PATH_DENTRY,
     OFF_PATH_MNT, OFF_PIDNS_LEVEL, OFF_PT_REGS_SYSCALL, OFF_TASK_ABI, OFF_TASK_BPF_STORAGE,
     OFF_TASK_CRED, OFF_TASK_FILES, OFF_TASK_FS, OFF_TASK_GROUP_LEADER, OFF_TASK_NSPROXY,
-    OFF_TASK_REAL_CRED, OFF_TASK_REAL_PARENT, OFF_TASK_START_BOOTTIME, OFF_TASK_TGID, Task, load,
-    opaque, read,
+    OFF_TASK_PERSONALITY, OFF_TASK_REAL_CRED, OFF_TASK_REAL_PARENT, OFF_TASK_START_BOOTTIME,
+    OFF_TASK_TGID, Task, load, opaque, read,
 };
 
 impl Task {
@@ -106,6 +106,13 @@ impl Task {
     #[inline(always)]
     pub(crate) fn acts_for_another(self) -> bool {
         load::<u64>(self.0, &OFF_TASK_CRED) != load::<u64>(self.0, &OFF_TASK_REAL_CRED)
+    }
+
+    /// Whether memory that it may read is memory that it may execute (personality(2)).
+    #[inline(always)]
+    pub(crate) fn executes_what_it_reads(self) -> bool {
+        const READ_IMPLIES_EXEC: u32 = 0x40_0000; // include/uapi/linux/personality.h, 6.12
+        load::<u32>(self.0, &OFF_TASK_PERSONALITY) & READ_IMPLIES_EXEC != 0
     }
 
     /// Number of the system call the task is in, and by which table it is to be read. The register is 64 bits

@@ -7,6 +7,7 @@ use lockc_common::PolicyFlags;
 
 use super::{
     load::{Kernel, LoadError, program_error},
+    modify_return::Programs,
     pin::Pins,
 };
 
@@ -19,6 +20,8 @@ const NEEDED_BY: &[(&str, u32)] = &[
     ("bprm_creds_from_file", PolicyFlags::ROOT),
     ("file_mprotect", PolicyFlags::CODE),
     ("mmap_file", PolicyFlags::CODE),
+    ("security_mmap_file", PolicyFlags::CODE),
+    ("shmem_evict_inode", PolicyFlags::CODE),
     ("socket_bind", ADDRESSES),
     ("socket_connect", ADDRESSES),
     ("socket_listen", ADDRESSES),
@@ -37,11 +40,18 @@ impl Kernel {
             if self.missing_hooks.contains(&name)
                 || self.attached.contains(name)
                 || !is_needed(name, flags)
+                || !self.backend.loads(name, program)
             {
                 continue;
             }
             attach_and_pin(name, program, &self.pins)?;
             self.attached.insert(name.to_owned());
+        }
+        for (name, program) in self.modify_return.iter().flat_map(Programs::each) {
+            if !self.attached.contains(name) && is_needed(name, flags) {
+                program.attach_and_pin(name, &self.pins.link(name))?;
+                self.attached.insert(name.to_owned());
+            }
         }
         Ok(())
     }
@@ -72,6 +82,9 @@ impl Kernel {
 fn attach_and_pin(name: &str, program: &mut Program, pins: &Pins) -> Result<(), LoadError> {
     let link: FdLink = match program {
         Program::Lsm(lsm) => lsm.attach().and_then(|id| lsm.take_link(id)).map(Into::into),
+        Program::FEntry(fentry) => {
+            fentry.attach().and_then(|id| fentry.take_link(id)).map(Into::into)
+        }
         Program::FExit(fexit) => fexit.attach().and_then(|id| fexit.take_link(id)).map(Into::into),
         _ => return Ok(()),
     }

@@ -10,8 +10,9 @@ use thiserror::Error;
 
 const MAGIC: u16 = 0xeb9f;
 const HEADER_LEN: usize = 24;
-/// What BPF programs attach to instead of an LSM hook itself (`kernel/bpf/bpf_lsm.c`, 6.12).
-const HOOK_PREFIX: &[u8] = b"bpf_lsm_";
+/// What LSM programs attach to instead of the hook itself (`kernel/bpf/bpf_lsm.c`, 6.12), and the functions that ask
+/// the hooks (`security/security.c`).
+const FUNCTIONS: [&[u8]; 2] = [b"bpf_lsm_", b"security_"];
 /// Typedefs and modifiers that one lookup follows, and how deep anonymous members may nest.
 const MAX_DEPTH: usize = 32;
 /// Bytes of a name with its NUL; the kernel takes no longer ones (`KSYM_NAME_LEN`, include/linux/kallsyms.h, 6.12).
@@ -83,8 +84,8 @@ pub struct Btf<'a> {
     strings: &'a [u8],
     index: Vec<Type>,
     structs: HashMap<&'a [u8], u32>,
-    /// LSM hook → its prototype.
-    hooks: HashMap<&'a [u8], u32>,
+    /// Function of a security module's hook → its prototype.
+    functions: HashMap<&'a [u8], u32>,
 }
 
 impl std::fmt::Debug for Btf<'_> {
@@ -127,7 +128,7 @@ impl<'a> Btf<'a> {
             strings,
             index: Vec::new(),
             structs: HashMap::new(),
-            hooks: HashMap::new(),
+            functions: HashMap::new(),
         };
         btf.read_types()?;
         Ok(btf)
@@ -180,8 +181,8 @@ impl<'a> Btf<'a> {
             }
             if raw == 12 {
                 let name = self.string(name).ok_or(truncated)?;
-                if let Some(hook) = name.strip_prefix(HOOK_PREFIX) {
-                    self.hooks.insert(hook, value);
+                if FUNCTIONS.iter().any(|prefix| name.starts_with(prefix)) {
+                    self.functions.insert(name, value);
                 }
             }
             self.index.push(Type { kind, bitfields: info >> 31 == 1, value, members, data });
@@ -239,9 +240,10 @@ impl<'a> Btf<'a> {
         Some(Member { offset, size })
     }
 
-    /// How many arguments the LSM hook of that name has; `None` if this kernel has no such hook.
-    pub fn hook_arguments(&self, hook: &str) -> Option<u16> {
-        let prototype = self.index.get(*self.hooks.get(hook.as_bytes())? as usize)?;
+    /// How many arguments the function has; `None` if this kernel has none of that name, or it is for no hook
+    /// (`bpf_lsm_…` or `security_…`).
+    pub fn arguments(&self, function: &str) -> Option<u16> {
+        let prototype = self.index.get(*self.functions.get(function.as_bytes())? as usize)?;
         Some(prototype.members)
     }
 

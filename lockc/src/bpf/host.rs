@@ -7,12 +7,17 @@ use std::{
 
 use thiserror::Error;
 
-use super::recursion::{self, Model};
+use super::{
+    backend::{Backend, Wanted},
+    recursion::{self, Model},
+};
 
 /// Where the kernel lists its security modules.
 const LSM_LIST: &str = "/sys/kernel/security/lsm";
 /// Where the kernel offers its type information.
 pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
+/// The security module of BPF, as the kernel lists it.
+const BPF: &str = "bpf";
 /// Skips the check of the list (not the self-test), for kernels that hide it.
 pub const SKIP_LSM_CHECK: &str = "LOCKC_CHECK_LSM_SKIP";
 /// Link to this process's PID namespace.
@@ -49,9 +54,24 @@ pub enum HostError {
         known: bool,
     },
     /// The list of security modules has no `bpf`: programs would load and never run.
-    #[error("BPF LSM is not enabled: {LSM_LIST} lists \"{list}\"; {}", boot_parameter(list))]
+    #[error(
+        "BPF LSM is not enabled: {LSM_LIST} lists \"{list}\"; {}, or set backend = \"auto\" in [daemon]",
+        boot_parameter(list)
+    )]
     NoBpfLsm {
         /// What the kernel lists.
+        list: String,
+    },
+    /// Something would not be enforced, and all is required.
+    #[error(
+        "with backend modify_return this kernel cannot enforce everything: {gap}; {}, or, to do without, set \
+         require_full = false in [daemon]",
+        boot_parameter(list)
+    )]
+    NotFull {
+        /// What.
+        gap: String,
+        /// What the kernel lists as security modules.
         list: String,
     },
     /// A file that tells about the kernel is not readable.
@@ -89,15 +109,19 @@ pub struct Finding {
 
 /// Looks at everything that [`check`] would refuse, and at the kernel itself, without stopping at
 /// the first thing that is missing.
-pub fn examine() -> Vec<Finding> {
+pub fn examine(wanted: Wanted, require_full: bool) -> Vec<Finding> {
     let mut findings = vec![user(), pid_namespace()];
     let mut add = |what: &str, found: String, remedy: Option<String>| {
         findings.push(Finding { what: what.to_owned(), found, remedy });
     };
     let text = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned());
     let release = text("/proc/sys/kernel/osrelease").unwrap_or_else(|error| error.to_string());
+    let release_name = release.clone();
+    let runs_lsm = security_modules()
+        .is_ok_and(|list| choose(wanted, &list, || Model::Unknown).backend == Backend::Lsm);
     let remedy = if is_supported(&release) {
-        check_preemption(&release).err().map(|_| recursion::REMEDY.to_owned())
+        let skips = runs_lsm && check_preemption(&release).is_err();
+        skips.then(|| recursion::REMEDY.to_owned())
     } else {
         Some(format!("use a kernel from {}.{} on", OLDEST.0, OLDEST.1))
     };
@@ -110,14 +134,21 @@ pub fn examine() -> Vec<Finding> {
         ),
     };
     add("BTF", btf.0, btf.1);
-    match text(LSM_LIST) {
+    match security_modules() {
         Ok(list) => {
-            let remedy = check_list(&list).is_err().then(|| boot_parameter(&list));
-            add("security modules", list, remedy);
+            let choice = choose(wanted, &list, || recursion::model(&release_name));
+            let needs_bpf = choice.backend == Backend::Lsm && !has_bpf(&list);
+            add("security modules", list.clone(), needs_bpf.then(|| boot_parameter(&list)));
+            let remedy = (require_full && !choice.gaps.is_empty()).then(|| boot_parameter(&list));
+            let Choice { backend, reason, gaps } = choice;
+            let said = [format!("{}, as {reason}", backend.name())];
+            let said: Vec<String> = said.into_iter().chain(gaps).collect();
+            add("backend", said.join("; "), remedy);
         }
         Err(error) => {
             let remedy = "mount securityfs on /sys/kernel/security".to_owned();
-            add("security modules", format!("{LSM_LIST}: {error}"), Some(remedy));
+            add("security modules", error.to_string(), Some(remedy));
+            add("backend", "unknown".to_owned(), None);
         }
     }
     let command_line = text("/proc/cmdline").unwrap_or_default();
@@ -189,8 +220,19 @@ fn check_preemption(release: &str) -> Result<(), HostError> {
     Err(HostError::SkipsHooks { release: release.to_owned(), known })
 }
 
-/// Checks user, namespace, preemption and list of security modules.
-pub fn check() -> Result<(), HostError> {
+/// How the decisions are to get into this kernel, and what they cannot enforce there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// The backend.
+    pub backend: Backend,
+    /// Why that one.
+    pub reason: &'static str,
+    /// For people; empty if everything is enforced.
+    pub gaps: Vec<String>,
+}
+
+/// Checks user, namespace, list of security modules and preemption, and chooses how the decisions get into the kernel.
+pub fn check(wanted: Wanted, require_full: bool) -> Result<Choice, HostError> {
     let uid = nix::unistd::geteuid();
     if !uid.is_root() {
         return Err(HostError::NotRoot { uid: uid.as_raw() });
@@ -203,23 +245,51 @@ pub fn check() -> Result<(), HostError> {
     if namespace != Path::new(INITIAL_PID_NAMESPACE) {
         return Err(HostError::PidNamespace { found: namespace.display().to_string() });
     }
-    check_preemption(&release())?;
+    let list = security_modules()?;
+    let model = || recursion::model(&release());
+    let choice = choose(wanted, &list, model);
+    if choice.backend == Backend::Lsm {
+        check_list(&list)?;
+        check_preemption(&release())?;
+    }
+    match choice.gaps.first() {
+        Some(gap) if require_full => Err(HostError::NotFull { gap: gap.clone(), list }),
+        _ => Ok(choice),
+    }
+}
+
+/// What the kernel lists; `bpf` where it hides the list and [`SKIP_LSM_CHECK`] is set.
+fn security_modules() -> Result<String, HostError> {
     if std::env::var_os(SKIP_LSM_CHECK).is_some() {
-        return Ok(());
+        return Ok(BPF.to_owned());
     }
     let list = fs::read_to_string(LSM_LIST).map_err(|source| HostError::Unreadable {
         path: LSM_LIST.into(),
         remedy: "mount securityfs on /sys/kernel/security",
         source,
     })?;
-    check_list(list.trim())
+    Ok(list.trim().to_owned())
+}
+
+fn has_bpf(list: &str) -> bool {
+    list.split(',').any(|module| module == BPF)
 }
 
 fn check_list(list: &str) -> Result<(), HostError> {
-    if list.split(',').any(|module| module == "bpf") {
-        return Ok(());
-    }
-    Err(HostError::NoBpfLsm { list: list.to_owned() })
+    if has_bpf(list) { Ok(()) } else { Err(HostError::NoBpfLsm { list: list.to_owned() }) }
+}
+
+fn choose(wanted: Wanted, list: &str, model: impl FnOnce() -> Model) -> Choice {
+    let (backend, reason) = match wanted {
+        Wanted::Only(backend) => (backend, "it is configured"),
+        Wanted::Auto if has_bpf(list) => (Backend::Lsm, "bpf is among the security modules"),
+        Wanted::Auto => (Backend::ModifyReturn, "bpf is not among the security modules"),
+    };
+    let gaps = match backend {
+        Backend::Lsm => Vec::new(),
+        Backend::ModifyReturn => recursion::gap(model()).into_iter().collect(),
+    };
+    Choice { backend, reason, gaps }
 }
 
 /// Reads the kernel's type information.
@@ -241,6 +311,25 @@ mod tests {
         let message = check_list("capability,bpfx").unwrap_err().to_string();
         assert!(message.contains("lsm=capability,bpfx,bpf"), "{message}");
         assert!(message.contains("/etc/default/grub"), "{message}");
+        assert!(message.contains("backend = \"auto\""), "{message}");
+    }
+
+    #[test]
+    fn the_backend_is_the_one_that_the_kernel_runs() {
+        use Backend::{Lsm, ModifyReturn};
+        let stock = "lockdown,capability,landlock,apparmor";
+        for (wanted, list, model, backend, gaps) in [
+            (Wanted::Auto, "capability,bpf", Model::Full, Lsm, 0),
+            (Wanted::Auto, stock, Model::Voluntary, ModifyReturn, 0),
+            (Wanted::Auto, stock, Model::Full, ModifyReturn, 1),
+            (Wanted::Auto, stock, Model::Unknown, ModifyReturn, 1),
+            (Wanted::Only(Lsm), stock, Model::Voluntary, Lsm, 0),
+            (Wanted::Only(ModifyReturn), "bpf", Model::Voluntary, ModifyReturn, 0),
+            (Wanted::Only(ModifyReturn), "bpf", Model::Full, ModifyReturn, 1),
+        ] {
+            let choice = choose(wanted, list, || model);
+            assert_eq!((choice.backend, choice.gaps.len()), (backend, gaps), "{wanted:?} {list}");
+        }
     }
 
     #[test]
@@ -259,11 +348,19 @@ mod tests {
 
     #[test]
     fn an_examination_says_something_about_everything() {
-        let findings = examine();
+        let findings = examine(Wanted::Auto, true);
         let what: Vec<&str> = findings.iter().map(|finding| finding.what.as_str()).collect();
         assert_eq!(
             what,
-            ["user", "PID namespace", "kernel", "BTF", "security modules", "boot parameter"]
+            [
+                "user",
+                "PID namespace",
+                "kernel",
+                "BTF",
+                "security modules",
+                "backend",
+                "boot parameter"
+            ]
         );
     }
 }

@@ -109,6 +109,7 @@ pub const FIELDS: &[Field] = &[
     field("OFF_TASK_FS", &[("task_struct", "fs")], 8),
     field("OFF_TASK_GROUP_LEADER", &[("task_struct", "group_leader")], 8),
     field("OFF_TASK_NSPROXY", &[("task_struct", "nsproxy")], 8),
+    field("OFF_TASK_PERSONALITY", &[("task_struct", "personality")], 4),
     field("OFF_TASK_REAL_CRED", &[("task_struct", "real_cred")], 8),
     field("OFF_TASK_REAL_PARENT", &[("task_struct", "real_parent")], 8),
     field("OFF_TASK_START_BOOTTIME", &[("task_struct", "start_boottime")], 8),

@@ -10,11 +10,13 @@ use lockc_common::SELF_TEST;
 use thiserror::Error;
 
 use super::{
+    backend::Backend,
     btf::{self, BtfError},
     calls,
     host::{self, HostError, VMLINUX_BTF},
     layout::{self, FIELDS, LayoutError},
     locks::Locks,
+    modify_return::Programs,
     pin::{PinError, Pins},
     shape::PINNED_MAPS,
 };
@@ -55,7 +57,7 @@ pub enum LoadError {
     Program {
         /// Its name, which is the name of its hook.
         name: String,
-        /// `load`, `attach` or `pin`.
+        /// `relocate`, `load`, `attach` or `pin`.
         action: &'static str,
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
@@ -112,6 +114,10 @@ where
 pub struct Kernel {
     pub(super) ebpf: Ebpf,
     pub(super) pins: Pins,
+    /// How the decisions get into the kernel.
+    pub(super) backend: Backend,
+    /// Programs of [`Backend::ModifyReturn`].
+    pub(super) modify_return: Option<Programs>,
     /// Those of [`OPTIONAL_HOOKS`] that this kernel does not have.
     pub(super) missing_hooks: Vec<&'static str>,
     /// Names of the programs that are attached and pinned.
@@ -123,19 +129,28 @@ pub struct Kernel {
 impl Kernel {
     /// Loads everything, and attaches and pins what every policy needs. From here on these programs run,
     /// beside those of an earlier daemon: what either denies is denied.
-    pub fn load() -> Result<Self, LoadError> {
-        let layout = Layout::read()?;
+    pub fn load(backend: Backend) -> Result<Self, LoadError> {
+        let layout = Layout::read(backend)?;
         let pins = Pins::prepare()?;
         let self_test = SELF_TEST | u64::from(std::process::id());
-        let ebpf = match Self::load_with(&pins, &layout, self_test) {
-            Ok(ebpf) => ebpf,
+        let loaded = Self::load_with(&pins, &layout, self_test, backend);
+        let (ebpf, modify_return) = match loaded {
+            Ok(loaded) => loaded,
             Err(error) => {
                 pins.discard();
                 return Err(error);
             }
         };
         let missing_hooks = layout.missing_hooks;
-        let mut kernel = Self { ebpf, pins, missing_hooks, attached: HashSet::new(), self_test };
+        let mut kernel = Self {
+            ebpf,
+            pins,
+            backend,
+            modify_return,
+            missing_hooks,
+            attached: HashSet::new(),
+            self_test,
+        };
         match kernel.attach_for(0) {
             Ok(()) => Ok(kernel),
             Err(error) => {
@@ -145,7 +160,12 @@ impl Kernel {
         }
     }
 
-    fn load_with(pins: &Pins, layout: &Layout, self_test: u64) -> Result<Ebpf, LoadError> {
+    fn load_with(
+        pins: &Pins,
+        layout: &Layout,
+        self_test: u64,
+        backend: Backend,
+    ) -> Result<(Ebpf, Option<Programs>), LoadError> {
         let mut loader = EbpfLoader::new();
         loader
             .btf(None)
@@ -163,12 +183,21 @@ impl Kernel {
         }
         let mut ebpf = loader.load(OBJECT).map_err(Box::new)?;
         let btf = Btf::from_sys_fs()?;
-        let is_there = |name: &str| !layout.missing_hooks.contains(&name);
-        for (name, program) in ebpf.programs_mut().filter(|(name, _)| is_there(name)) {
+        let is_wanted = |name: &str, program: &Program| {
+            backend.loads(name, program) && !layout.missing_hooks.contains(&name)
+        };
+        for (name, program) in ebpf.programs_mut().filter(|(name, it)| is_wanted(name, it)) {
             load_program(name, program, &btf)?;
         }
+        let modify_return = match backend {
+            Backend::Lsm => None,
+            Backend::ModifyReturn => {
+                let programs = Programs::load(OBJECT, &ebpf, &btf, &layout.missing_hooks)?;
+                Some(programs)
+            }
+        };
         attach_calls(&mut ebpf)?;
-        Ok(ebpf)
+        Ok((ebpf, modify_return))
     }
 
     /// The new programs are proven: those of earlier daemons may go.
@@ -196,11 +225,12 @@ struct Layout {
 }
 
 impl Layout {
-    fn read() -> Result<Self, LoadError> {
+    fn read(backend: Backend) -> Result<Self, LoadError> {
         let data = host::read_btf()?;
         let btf = btf::Btf::parse(&data)?;
-        let setattr = btf.hook_arguments("inode_setattr").unwrap_or_default();
-        let is_missing = |hook: &&&'static str| btf.hook_arguments(hook).is_none();
+        let arguments = |hook: &str| btf.arguments(&backend.function(hook)?);
+        let setattr = arguments("inode_setattr").unwrap_or_default();
+        let is_missing = |hook: &&&'static str| arguments(hook).is_none();
         let locks = Locks::find(&btf).unwrap_or_else(|error| {
             log::warn!("the path of each file is looked up at each open, which is slower: {error}");
             Locks::default()
@@ -217,6 +247,7 @@ impl Layout {
 fn load_program(name: &str, program: &mut Program, btf: &Btf) -> Result<(), LoadError> {
     match program {
         Program::Lsm(lsm) => lsm.load(name, btf),
+        Program::FEntry(fentry) => fentry.load(name, btf),
         Program::FExit(fexit) => fexit.load(name, btf),
         Program::Iter(iter) => iter.load("task", btf),
         Program::UProbe(uprobe) => uprobe.load(),

@@ -3,6 +3,7 @@
 
 mod adopt;
 mod attach;
+pub mod backend;
 pub mod btf;
 pub mod calls;
 pub mod events;
@@ -12,6 +13,7 @@ pub mod layout;
 pub mod load;
 mod locks;
 pub mod maps;
+mod modify_return;
 pub mod pin;
 pub mod pinned;
 mod policies;

@@ -1,10 +1,13 @@
-//! Kernels that can skip a hook.
+//! Kernels that can skip a program.
 //!
 //! Until 6.1 a processor runs each LSM program once at a time: a task that comes to a hook while another
 //! one was preempted in it passes unchecked (`prog->active` in `__bpf_prog_enter`, `kernel/bpf/trampoline.c`,
 //! 6.1), and task storage answers "no value" while it is in use on the processor (`bpf_task_storage_trylock`,
 //! `kernel/bpf/bpf_task_storage.c`, 6.1). 6.2 took both away from LSM programs. Before it, only a kernel that
 //! does not preempt itself enforces everything.
+//!
+//! Of programs that modify return values the same is true on every kernel (`bpf_prog_check_recur`,
+//! `include/linux/bpf_verifier.h`, 6.1 to 7.0).
 
 use std::fs;
 
@@ -81,6 +84,19 @@ fn named(model: &str) -> Model {
 /// Whether a kernel of this release can skip hooks, if its model lets it.
 pub(super) fn can_skip(release: (u32, u32)) -> bool {
     release < MENDED
+}
+
+/// What programs that modify return values cannot enforce on a kernel of this model.
+pub(super) fn gap(model: Model) -> Option<String> {
+    let how = match model {
+        Model::Voluntary => return None,
+        Model::Full => "is fully preemptible",
+        Model::Unknown => "does not tell whether it is fully preemptible",
+    };
+    Some(format!(
+        "this kernel {how}: a container that tries often enough gets past any check, when one of its tasks is \
+         preempted in the check and another comes to it on the same processor"
+    ))
 }
 
 /// The model of the running kernel, whose full release is `release`.

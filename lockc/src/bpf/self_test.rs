@@ -4,6 +4,8 @@
 //! tries one thing that is allowed and one that is not. Programs of an earlier
 //! daemon ignore this label, so the answer comes from the new ones.
 
+mod fires;
+
 use std::{
     fs::{self, File},
     io,
@@ -56,6 +58,15 @@ pub enum SelfTestError {
         /// What happened.
         found: String,
     },
+    /// Programs did not run at what they are attached to.
+    #[error(
+        "self-test: {} attached and did not run: this kernel asks elsewhere",
+        programs.join(", ")
+    )]
+    Silent {
+        /// Their names.
+        programs: Vec<String>,
+    },
     /// The test's thread did not finish.
     #[error("self-test: its thread failed")]
     Thread,
@@ -96,7 +107,8 @@ pub fn run(kernel: &Kernel, maps: &Maps, directory: &Path) -> Result<(), SelfTes
             })
             .join()
             .unwrap_or(Err(SelfTestError::Thread))
-    })
+    })?;
+    fires::run(kernel, &directory)
 }
 
 fn attempt(allowed: &Path, denied: &Path) -> Result<(), SelfTestError> {

@@ -28,7 +28,7 @@ pub const PINNED_MAPS: &[Shape] = &[
     shape::<u64, Container>("CONTAINERS", MapType::Hash),
     shape::<u64, ContainerName>("CONTAINER_NAMES", MapType::Hash),
     shape::<u32, u64>("COUNTERS", MapType::PerCpuArray),
-    shape::<u32, u64>("DRIFTED", MapType::InodeStorage),
+    shape::<InodeKey, u8>("DRIFTED", MapType::Hash),
     shape::<u32, u64>("EPOCH", MapType::Array),
     shape::<(), ()>("EVENTS", MapType::RingBuf),
     shape::<InodeKey, KnownFile>("KNOWN_FILES", MapType::Hash),

@@ -64,9 +64,9 @@ impl Check {
 
 /// What the machine has; without a configuration the built-in runtimes are looked for.
 fn host_findings(checked: Option<&Checked>) -> Vec<Finding> {
-    let mut findings = host::examine();
     let built_in = Config::default();
     let config = checked.and_then(|checked| checked.config.as_ref()).unwrap_or(&built_in);
+    let mut findings = host::examine(config.daemon.backend, config.daemon.require_full);
     let mut found = false;
     for runtime in &config.runtimes {
         for file in expand(&runtime.paths).files {

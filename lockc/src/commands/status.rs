@@ -54,6 +54,10 @@ fn text(status: &state::Status) -> String {
     line("rules", &status.rules.to_string());
     line("runtime files", &status.runtime_files.to_string());
     line("programs", &format!("{} attached", status.hooks.len()));
+    line("backend", &format!("{}, as {}", status.backend, status.backend_reason));
+    for gap in &status.gaps {
+        line("NOT ENFORCED", gap);
+    }
     line("containers", &status.containers.to_string());
     line("operations", &format!("{} denied, {} audited", counters.denied, counters.audited));
     line(
@@ -138,6 +142,8 @@ mod tests {
             rules: 2,
             runtime_files: 1,
             hooks: vec!["file_open".into()],
+            backend: "lsm".into(),
+            backend_reason: "it is configured".into(),
             containers: 3,
             counters: Counters {
                 denied: 5,
@@ -159,6 +165,7 @@ default policy: baseline (enforce)
 rules: 2
 runtime files: 1
 programs: 1 attached
+backend: lsm, as it is configured
 containers: 3
 operations: 5 denied, 6 audited
 events: 2 not sent, 1 lost, 0 not kept
@@ -174,6 +181,8 @@ configuration: /etc/lockc/lockc.toml is in force since 2023-11-14T22:14:20Z
             assert_eq!(words(&folded), words(wanted));
         }
         assert_eq!(screen::fold(wanted, Some(200)), wanted);
+        status.gaps = vec!["everything".into()];
+        assert!(text(&status).contains("\nNOT ENFORCED: everything\n"));
         status.stale = Some("x: error".into());
         status.errors = vec![Trouble { time: 0, message: "one".into() }; 2];
         let said = text(&status);

@@ -37,6 +37,7 @@ pub use self::{
     writers::{Exposed, exposed},
 };
 use crate::{
+    bpf::backend::Wanted,
     event::store::Files,
     policy::{
         Level, Match, Mode, Policy,
@@ -76,6 +77,10 @@ pub struct Daemon {
     pub on_error: OnError,
     /// How long a runtime may wait for its answer.
     pub decision_timeout: Duration,
+    /// How the decisions get into the kernel. Taken up at the start.
+    pub backend: Wanted,
+    /// Whether lockc refuses to start where that backend cannot enforce everything.
+    pub require_full: bool,
     /// Id of the group whose members may ask what lockc knows, beside root.
     pub group: Option<u32>,
 }
@@ -199,6 +204,8 @@ impl Default for Config {
                 on_error: OnError::Default,
                 decision_timeout: Duration::from_secs(2),
                 group: None,
+                backend: Wanted::Auto,
+                require_full: true,
             },
             events: Files {
                 file: Path::new(DIRECTORY).join("events.jsonl"),

@@ -17,7 +17,11 @@ use super::{
     reader::{Reader, Value, integer},
     users::GROUP,
 };
-use crate::{event::store::Files, policy::Mode};
+use crate::{
+    bpf::backend::{Backend, Wanted},
+    event::store::Files,
+    policy::Mode,
+};
 
 /// Most `[[runtime]]` tables, and most paths in one of them.
 const MAX_RUNTIMES: usize = 64;
@@ -125,7 +129,15 @@ impl Reader {
     }
 
     fn daemon(&mut self, table: &DeTable<'_>, config: &mut Config) {
-        let keys = ["log_level", "log_format", "on_error", "decision_timeout_ms", "group"];
+        let keys = [
+            "log_level",
+            "log_format",
+            "on_error",
+            "decision_timeout_ms",
+            "group",
+            "backend",
+            "require_full",
+        ];
         self.check_keys(table, "daemon", &keys);
         let levels = [
             ("off", LevelFilter::Off),
@@ -146,6 +158,17 @@ impl Reader {
         let on_error = [("default", OnError::Default), ("deny", OnError::Deny)];
         if let Some(on_error) = self.choice(table, "on_error", &on_error) {
             daemon.on_error = on_error;
+        }
+        let backends = [
+            ("auto", Wanted::Auto),
+            ("lsm", Wanted::Only(Backend::Lsm)),
+            ("modify_return", Wanted::Only(Backend::ModifyReturn)),
+        ];
+        if let Some(backend) = self.choice(table, "backend", &backends) {
+            daemon.backend = backend;
+        }
+        if let Some(require_full) = self.boolean(table, "require_full") {
+            daemon.require_full = require_full;
         }
         if let Some(value) = table.get("group") {
             daemon.group = self.group(value);

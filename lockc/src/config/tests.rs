@@ -8,6 +8,7 @@ use std::{
 use nix::time::{ClockId, clock_gettime};
 
 use super::*;
+use crate::bpf::backend::Backend;
 use crate::policy::{
     Access, Endpoint, NetworkMode, PathRule, Verdict,
     admission::{Control, Handling, Standard},
@@ -96,6 +97,8 @@ fn every_key_counts() {
         on_error = "deny"
         decision_timeout_ms = 0x64
         group = 0
+        backend = "modify_return"
+        require_full = false
 
         [[runtime]]
         name = "runsc"
@@ -121,6 +124,8 @@ fn every_key_counts() {
             on_error: OnError::Deny,
             decision_timeout: Duration::from_millis(100),
             group: Some(0),
+            backend: Wanted::Only(Backend::ModifyReturn),
+            require_full: false,
         }
     );
     let [runtime] = &config.runtimes[..] else { panic!("the list is replaced as a whole") };

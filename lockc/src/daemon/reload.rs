@@ -166,9 +166,12 @@ impl Reloader {
         // The default may be another policy; whoever has the old one as the default follows.
         let (before, after) = (current.default_id(), force.default_id());
         let (old, new) = (&current.config.daemon, &force.config.daemon);
-        for (key, has_changed) in
-            [("log_format", old.log_format != new.log_format), ("group", old.group != new.group)]
-        {
+        for (key, has_changed) in [
+            ("log_format", old.log_format != new.log_format),
+            ("group", old.group != new.group),
+            ("backend", old.backend != new.backend),
+            ("require_full", old.require_full != new.require_full),
+        ] {
             if has_changed {
                 log::warn!("daemon.{key} changes when lockc is restarted");
             }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    bpf::host,
+    bpf::host::{self, Choice},
     config::Config,
     state::{self, Trouble},
 };
@@ -75,6 +75,14 @@ impl Status {
         config.default_mode().name().clone_into(&mut state.default_mode);
         state.rules = config.rules.len();
         state.runtime_files = runtime_files;
+    }
+
+    /// How the decisions get into the kernel.
+    pub(super) fn chosen(&self, choice: &Choice) {
+        let mut state = lock(&self.0);
+        choice.backend.name().clone_into(&mut state.backend);
+        choice.reason.clone_into(&mut state.backend_reason);
+        choice.gaps.clone_into(&mut state.gaps);
     }
 
     /// These programs are attached.

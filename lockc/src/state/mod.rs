@@ -74,6 +74,12 @@ pub struct Status {
     pub runtime_files: usize,
     /// Names of the programs that are attached, which are those of their hooks.
     pub hooks: Vec<String>,
+    /// How their decisions get into the kernel: `lsm` or `modify_return`.
+    pub backend: String,
+    /// Why in that way.
+    pub backend_reason: String,
+    /// What cannot be enforced in that way on this kernel.
+    pub gaps: Vec<String>,
     /// Number of containers that have a record.
     pub containers: usize,
     /// What the programs have counted since the first of them was loaded.

@@ -5,7 +5,7 @@ NAME.btf holds only the structures that lockc reads fields of, with what they em
 to void. NAME.golden holds the offsets of those fields as the C compiler sees them, in the C that
 bpftool (Debian's package of that name) makes of the whole BTF: a source that has nothing in common
 with lockc's own parser. The list of fields is read from lockc/src/bpf/layout.rs. NAME.btf also has the
-prototypes of all LSM hooks, without the types of their arguments.
+prototypes of all LSM hooks and of the functions that ask them, without the types of their arguments.
 """
 import re
 import struct
@@ -85,7 +85,7 @@ def trim(types, strings, wanted):
         kind = entry and entry[1] >> 24 & 31
         if kind == 4 and entry[0].decode() in wanted:
             keep(number)
-        elif kind == 12 and entry[0].startswith(b"bpf_lsm_"):
+        elif kind == 12 and entry[0].startswith((b"bpf_lsm_", b"security_")):
             keep(number)
     body = b"".join(out[1:])
     head = struct.pack("<HBB5I", 0xEB9F, 1, 0, 24, 0, len(body), len(body), len(table))

@@ -302,7 +302,7 @@ impl Context {
         });
         let own = OWN.iter().map(|(name, table)| format!("[policy.{name}]\n{table}"));
         format!(
-            "[daemon]\nlog_level = \"info\"\nlog_format = \"text\"\n\
+            "[daemon]\nrequire_full = false\nlog_level = \"info\"\nlog_format = \"text\"\n\
              [default]\npolicy = \"baseline\"\n{}{}{}{}",
             self.runtime_tables(),
             rules.collect::<String>(),

@@ -16,10 +16,10 @@ use crate::{
 };
 
 pub(crate) const TESTS: &[Test] = &[
-    test("leaked-directory", With::Each, leaked_directory),
-    test("leaked-cwd", With::Each, leaked_cwd),
-    test("leaked-program", With::Each, leaked_program),
-    test("host-processes", With::Each, host_processes),
+    test("leaked-directory", With::EachKind, leaked_directory),
+    test("leaked-cwd", With::EachKind, leaked_cwd),
+    test("leaked-program", With::EachKind, leaked_program),
+    test("host-processes", With::EachKind, host_processes),
     test("old-root", With::One, old_root),
     test("handle", With::One, handle),
 ];

@@ -14,11 +14,11 @@ use crate::harness::{
 };
 
 pub(crate) const TESTS: &[Test] = &[
-    test("every-kind", With::Each, every_kind),
-    test("mounting", With::Each, mounting),
-    test("start-container", With::Each, start_container),
-    test("image-program-in-chroot", With::Each, image_program_in_chroot),
-    test("image-program", With::Each, image_program),
+    test("every-kind", With::EachKind, every_kind),
+    test("mounting", With::EachKind, mounting),
+    test("start-container", With::EachKind, start_container),
+    test("image-program-in-chroot", With::EachKind, image_program_in_chroot),
+    test("image-program", With::EachKind, image_program),
 ];
 
 const fn test(name: &'static str, with: With, run: fn(&Context) -> Result<()>) -> Test {

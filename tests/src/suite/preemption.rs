@@ -23,10 +23,10 @@ pub(crate) const TESTS: &[Test] = &[Test {
     run: preemption,
 }];
 
-const MODEL: &str = "/sys/kernel/debug/sched/preempt";
+pub(super) const MODEL: &str = "/sys/kernel/debug/sched/preempt";
 
 /// Puts the model back that was there before.
-struct Restore(String);
+pub(super) struct Restore(pub(super) String);
 
 impl Drop for Restore {
     fn drop(&mut self) {
@@ -36,7 +36,7 @@ impl Drop for Restore {
 }
 
 /// The model in force, if this kernel can change it.
-fn chosen() -> Option<String> {
+pub(super) fn chosen() -> Option<String> {
     let text = fs::read_to_string(MODEL).ok()?;
     let (_, rest) = text.split_once('(')?;
     Some(rest.split_once(')')?.0.to_owned())

@@ -16,12 +16,12 @@ use crate::harness::{
 };
 
 pub(crate) const TESTS: &[Test] = &[
-    test("pipe", With::Each, pipe),
-    test("file", With::Each, file),
-    test("terminal-passed", With::Each, terminal_passed),
-    test("terminal", With::Each, terminal),
-    test("console-socket", With::Each, console_socket),
-    test("terminal-exec", With::Each, terminal_exec),
+    test("pipe", With::EachKind, pipe),
+    test("file", With::EachKind, file),
+    test("terminal-passed", With::EachKind, terminal_passed),
+    test("terminal", With::EachKind, terminal),
+    test("console-socket", With::EachKind, console_socket),
+    test("terminal-exec", With::EachKind, terminal_exec),
 ];
 
 const fn test(name: &'static str, with: With, run: fn(&Context) -> Result<()>) -> Test {

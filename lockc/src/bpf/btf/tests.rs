@@ -79,17 +79,20 @@ fn finds_members_through_anonymous_unions_and_typedefs() {
 }
 
 #[test]
-fn hooks_are_counted_by_their_arguments() {
+fn functions_of_hooks_are_known_by_their_arguments() {
     let mut b = Builder::new();
     b.push("", 13, 2, 0, &[0; 4]); // 1: a prototype
     b.push("bpf_lsm_file_open", 12, 1, 1, &[]);
     b.push("file_open", 12, 1, 1, &[]);
+    b.push("security_file_open", 12, 1, 1, &[]);
     b.push("bpf_lsm_lost", 12, 1, 77, &[]);
     let data = b.build();
     let btf = Btf::parse(&data).unwrap();
-    assert_eq!(btf.hook_arguments("file_open"), Some(2));
-    assert_eq!(btf.hook_arguments("lost"), None);
-    assert_eq!(btf.hook_arguments("open"), None);
+    assert_eq!(btf.arguments("bpf_lsm_file_open"), Some(2));
+    assert_eq!(btf.arguments("security_file_open"), Some(2));
+    for none in ["file_open", "bpf_lsm_lost", "bpf_lsm_open"] {
+        assert_eq!(btf.arguments(none), None, "{none}");
+    }
 }
 
 #[test]

@@ -1,0 +1,125 @@
+//! The two ways in which decisions get into the kernel: what is said of them, and going from one to the other.
+
+use std::{fs, path::PathBuf, process::Command, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use super::{
+    operations::json,
+    preemption::{MODEL, Restore, chosen},
+};
+use crate::harness::{
+    Context,
+    container::DEADLINE,
+    daemon::LOCKC,
+    process::{self, Output, wait_for},
+    runner::{Daemon, Test, With},
+    steady::Loop,
+};
+
+/// For kernels that run LSM programs.
+pub(crate) const TESTS: &[Test] = &[test("switch", switch)];
+
+/// For kernels that do not.
+pub(crate) const STOCK_TESTS: &[Test] =
+    &[test("stock-kernel", stock_kernel), test("preempted", preempted)];
+
+const fn test(name: &'static str, run: fn(&Context) -> Result<()>) -> Test {
+    Test { group: "backend", name, daemon: Daemon::Own, with: With::One, run }
+}
+
+fn configured(context: &Context, backend: &str, require_full: bool) -> String {
+    let keys = format!("[daemon]\nbackend = \"{backend}\"\nrequire_full = {require_full}\n");
+    context.config().replacen("[daemon]\nrequire_full = false\n", &keys, 1)
+}
+
+fn status() -> Result<Value> {
+    json(&["status", "--format", "json"])
+}
+
+fn denied() -> Result<u64> {
+    status()?["counters"]["denied"].as_u64().context("no counter of denials")
+}
+
+/// A node gets the boot parameter, or loses it: what is denied stays so, and is told of once.
+fn switch(context: &Context) -> Result<()> {
+    let config = |backend| configured(context, backend, false);
+    let mut lockc = context.start_lockc(&config("lsm"))?;
+    let before = denied()?;
+    let looping = Loop::start(context, context.quickest(), "baseline", Duration::from_millis(1))?;
+    let order = ["modify_return", "lsm", "modify_return", "modify_return", "lsm"];
+    for backend in order {
+        let seen = denied()?;
+        lockc.kill();
+        fs::write(lockc.config_path(), config(backend))?;
+        lockc.restart()?;
+        let said = status()?["backend"].clone();
+        ensure!(said == backend, "{said} instead of {backend}");
+        wait_for("denials by it", DEADLINE, || Ok((denied()? > seen + 50).then_some(())))?;
+    }
+    let (read, refused) = looping.end()?;
+    let counted = denied()? - before;
+    ensure!(read == 0, "{read} reads were let through, {refused} refused");
+    // Each daemon is denied something once, to see whether it is.
+    let tests = order.len() as u64;
+    ensure!(counted == refused + tests, "{refused} were refused, {counted} counted");
+    lockc.check_alive()
+}
+
+/// Runs a verb of lockc with a configuration.
+fn with(context: &Context, verb: &[&str], config: &str) -> Result<Output> {
+    let path: PathBuf = context.scratch().join("backend.toml");
+    fs::write(&path, config)?;
+    process::run(Command::new(LOCKC).args(verb).arg("--config").arg(&path), DEADLINE)
+}
+
+/// It refuses, and names what is not enforced and what to do.
+fn refuses(context: &Context, config: &str, expected: &[&str]) -> Result<()> {
+    for verb in [&["run"][..], &["check", "--host"]] {
+        let output = with(context, verb, config)?;
+        ensure!(output.status.code() == Some(1), "{verb:?}: {output}");
+        let said = format!("{}{}", output.stdout, output.stderr);
+        for words in expected {
+            ensure!(said.contains(words), "{verb:?} does not say {words:?}: {output}");
+        }
+    }
+    Ok(())
+}
+
+/// Without `bpf` among the security modules, LSM programs would load and never run.
+fn stock_kernel(context: &Context) -> Result<()> {
+    let list = fs::read_to_string("/sys/kernel/security/lsm")?;
+    ensure!(!list.split(',').any(|module| module.trim() == "bpf"), "this kernel has bpf: {list}");
+    refuses(context, &configured(context, "lsm", true), &["lsm=", "/etc/default/grub"])?;
+
+    let mut lockc = context.start_lockc(&configured(context, "auto", false))?;
+    let said = status()?;
+    ensure!(said["backend"] == "modify_return", "{said}");
+    let output = with(context, &["check", "--host"], &configured(context, "auto", false))?;
+    // Not as an error.
+    ensure!(output.stdout.contains("\nbackend: modify_return"), "{output}");
+    lockc.check_alive()
+}
+
+/// Programs that modify return values can be skipped where the kernel preempts itself: lockc says so, and does not start
+/// unless it is told to.
+fn preempted(context: &Context) -> Result<()> {
+    let strict = configured(context, "auto", true);
+    let restore = chosen().map(Restore).context("the model of this kernel cannot be changed")?;
+    fs::write(MODEL, "full").with_context(|| format!("write {MODEL}"))?;
+    refuses(context, &strict, &["is fully preemptible", "lsm="])?;
+    let lockc = context.start_lockc(&configured(context, "auto", false))?;
+    let gaps = status()?["gaps"].clone();
+    ensure!(gaps[0].as_str().is_some_and(|gap| gap.contains("fully preemptible")), "{gaps}");
+    drop(lockc);
+
+    // Newer kernels have no other model on some architectures.
+    if fs::write(MODEL, "voluntary").is_ok() {
+        let lockc = context.start_lockc(&strict)?;
+        ensure!(status()?["gaps"] == Value::Array(Vec::new()), "{}", status()?);
+        drop(lockc);
+    }
+    drop(restore);
+    Ok(())
+}
