@@ -410,6 +410,13 @@ fn unix_stream_connect(ctx: LsmContext) -> i32 {
     hooks::unix::connect(ctx.arg::<*const u8>(1) as u64).errno()
 }
 
+/// For programs that modify return values.
+#[fentry(function = "security_bprm_committing_creds")]
+fn security_bprm_committing_creds(ctx: FEntryContext) -> i32 {
+    hooks::identity::commit(Bprm::new(ctx.arg(0)));
+    0
+}
+
 #[fentry(function = "shmem_evict_inode")]
 fn shmem_evict_inode(ctx: FEntryContext) -> i32 {
     hooks::code::evict(kernel::Inode::new(ctx.arg(0)));

@@ -355,3 +355,9 @@ pub(crate) fn is_before_6_2() -> anyhow::Result<bool> {
         _ => anyhow::bail!("cannot read the version in {release:?}"),
     }
 }
+
+/// Whether this kernel runs LSM programs: otherwise lockc attaches in another way.
+pub(crate) fn runs_lsm_programs() -> bool {
+    let list = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
+    list.trim().split(',').any(|module| module == "bpf")
+}

@@ -1,6 +1,7 @@
 //! Becoming root. A user id is root when it is 0 on the machine, or what 0 is in the container's user namespace: that
 //! owns the container's files, and on the machine it is somebody all the same.
 
+use aya_ebpf::helpers::generated::bpf_send_signal;
 use lockc_common::{Label, Operation, PolicyFlags};
 
 use crate::{
@@ -41,6 +42,29 @@ pub(crate) fn exec(bprm: Bprm) -> Answer {
         return Answer::Allow;
     }
     subject.deny(Operation::Root, Object::At(bprm.file().location()))
+}
+
+/// For programs that modify return values: they come to [`exec`] before the kernel has looked for the capabilities of
+/// the file. Those are known here, when `execve` can no longer fail (`begin_new_exec`, fs/exec.c, 6.1 and 6.12); so
+/// the process ends before it executes anything.
+#[inline(always)]
+pub(crate) fn commit(bprm: Bprm) {
+    const SIGKILL: u32 = 9;
+    let Some(subject) = Subject::current() else {
+        return;
+    };
+    let (new, old) = (bprm.credentials(), Task::current().credentials());
+    // [`exec`] has told of root.
+    if !subject.wants(PolicyFlags::ROOT)
+        || has_root(new, subject.label)
+        || new.permitted() & !old.permitted() == 0
+    {
+        return;
+    }
+    if subject.deny(Operation::Root, Object::At(bprm.file().location())) != Answer::Allow {
+        // SAFETY: no preconditions. It cannot fail for a task that is in `execve`.
+        let _ = unsafe { bpf_send_signal(SIGKILL) };
+    }
 }
 
 /// `setuid(2)`, `setreuid(2)`, `setresuid(2)`, `setfsuid(2)`. Whoever is root already, because the policy was another

@@ -20,6 +20,7 @@ const NEEDED_BY: &[(&str, u32)] = &[
     ("bprm_creds_from_file", PolicyFlags::ROOT),
     ("file_mprotect", PolicyFlags::CODE),
     ("mmap_file", PolicyFlags::CODE),
+    ("security_bprm_committing_creds", PolicyFlags::ROOT),
     ("security_mmap_file", PolicyFlags::CODE),
     ("shmem_evict_inode", PolicyFlags::CODE),
     ("socket_bind", ADDRESSES),

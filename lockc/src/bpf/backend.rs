@@ -59,6 +59,7 @@ impl Backend {
     pub(super) fn loads(self, name: &str, program: &Program) -> bool {
         match program {
             Program::Lsm(_) => self == Self::Lsm && self.function(name).is_some(),
+            Program::FEntry(_) => self == Self::ModifyReturn || !name.starts_with(FUNCTION),
             _ => true,
         }
     }

@@ -191,7 +191,7 @@ fn load(
         let program = unsafe { &mut attributes.__bindgen_anon_3 };
         // The rest is zero, which ends it.
         for (to, from) in program.prog_name[..15].iter_mut().zip(name.as_bytes()) {
-            *to = from.cast_signed();
+            *to = libc::c_char::from_ne_bytes([*from]);
         }
         program.prog_type = bpf_prog_type::BPF_PROG_TYPE_TRACING as u32;
         program.expected_attach_type = attach_type as u32;

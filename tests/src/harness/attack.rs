@@ -4,6 +4,8 @@ use std::{collections::HashMap, path::PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use crate::sys::runs_lsm_programs;
+
 use super::{
     bundle::Bundle,
     container::Container,
@@ -18,6 +20,8 @@ pub(crate) enum Expect {
     /// It works without lockc and with the policy privileged; with baseline and restricted it gets
     /// `EPERM` or `EACCES`, and the log says one of the operations.
     Denied(&'static [&'static str]),
+    /// As [`Expect::Denied`]; without LSM programs the process that tries it is killed instead.
+    DeniedOrKilled(&'static [&'static str]),
     /// As [`Expect::Denied`], but a kernel worker is named in the log.
     DeniedToWorker(&'static [&'static str]),
     /// Exactly this, with and without lockc: a kernel or runtime stops it, or it is no attack.
@@ -193,6 +197,9 @@ fn judge(context: &Context, level: Level, attacks: &[Attack], output: &Output) -
             let said = results.get(name).copied().unwrap_or("nothing");
             let good = match expect {
                 Expect::Same(text) => said == text,
+                Expect::DeniedOrKilled(_) if enforcing && !runs_lsm_programs() => {
+                    said.contains(": signal: 9 (SIGKILL)")
+                }
                 _ if enforcing => is_refused(said),
                 _ => said.strip_prefix("OK ") == Some(gain),
             };
@@ -206,7 +213,9 @@ fn judge_log(context: &Context, level: Level, id: &str, attacks: &[Attack]) -> R
     let wanted: Vec<Wanted<'_>> = attacks
         .iter()
         .filter_map(|Attack { name, expect, .. }| match expect {
-            Expect::Denied(operations) => Some(Wanted { operations, comm: Some(name) }),
+            Expect::Denied(operations) | Expect::DeniedOrKilled(operations) => {
+                Some(Wanted { operations, comm: Some(name) })
+            }
             Expect::DeniedToWorker(operations) => Some(Wanted { operations, comm: None }),
             Expect::Same(_) => None,
         })

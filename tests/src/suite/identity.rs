@@ -117,11 +117,14 @@ fn programs(context: &Context) -> Result<()> {
     let programs = Programs::new(context, 0)?;
     let attacks = [
         run_program("setuid", "/mnt/setuid probe who", "who OK user 0"),
-        run_program(
-            "capable",
-            "/mnt/capable probe capabilities",
-            "capabilities OK 0000000000000001",
-        ),
+        Attack {
+            expect: Expect::DeniedOrKilled(ROOT),
+            ..run_program(
+                "capable",
+                "/mnt/capable probe capabilities",
+                "capabilities OK 0000000000000001",
+            )
+        },
         same("plain", "exec /mnt/plain probe who", "who OK user 1000"),
         same("nothing", "exec /mnt/plain probe capabilities", "capabilities OK 0000000000000000"),
     ];
