@@ -106,7 +106,11 @@ fn stock_kernel(context: &Context) -> Result<()> {
 /// unless it is told to.
 fn preempted(context: &Context) -> Result<()> {
     let strict = configured(context, "auto", true);
-    let restore = chosen().map(Restore).context("the model of this kernel cannot be changed")?;
+    let Some(restore) = chosen().map(Restore) else {
+        let version = fs::read_to_string("/proc/sys/kernel/version")?;
+        ensure!(!version.contains("PREEMPT"), "the model of this kernel cannot be changed");
+        return context.start_lockc(&strict)?.check_alive();
+    };
     fs::write(MODEL, "full").with_context(|| format!("write {MODEL}"))?;
     refuses(context, &strict, &["is fully preemptible", "lsm="])?;
     let lockc = context.start_lockc(&configured(context, "auto", false))?;

@@ -153,7 +153,8 @@ impl Drop for Data {
 
 /// The configuration of these tests.
 fn config(context: &Context, paths: &str) -> String {
-    format!("{}[policy.baseline.paths]\n{paths}\n", context.runtime_tables())
+    let tables = context.runtime_tables();
+    format!("[daemon]\nrequire_full = false\n{tables}[policy.baseline.paths]\n{paths}\n")
 }
 
 const PATHS: &str =
