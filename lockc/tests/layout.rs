@@ -9,6 +9,7 @@ use std::{
 };
 
 use lockc::bpf::{
+    backend::Backend,
     btf::Btf,
     layout::{FIELDS, Field, resolve},
 };
@@ -95,6 +96,44 @@ fn trimming_changes_nothing() {
             if name == kernel {
                 let whole = fs::read(path).unwrap();
                 assert_eq!(resolve(&Btf::parse(&whole).unwrap()).unwrap(), trimmed, "{kernel}");
+            }
+        }
+    }
+}
+
+/// Hooks of the LSM programs, as their source names them.
+fn hooks() -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lockc-ebpf/src/main.rs");
+    let text = fs::read_to_string(path).unwrap();
+    let names = text.split("#[lsm(hook = \"").skip(1).map(|rest| rest.split('"').next().unwrap());
+    names.map(str::to_owned).collect()
+}
+
+#[test]
+fn functions_get_what_their_hooks_get() {
+    const NEWER: [&str; 3] = ["file_truncate", "inode_remove_acl", "inode_set_acl"];
+    let hooks = hooks();
+    assert!(hooks.len() > 50, "{hooks:?}");
+    for kernel in KERNELS {
+        let data = stored(&format!("{kernel}.btf"));
+        let btf = Btf::parse(&data).unwrap();
+        let arguments = |backend: Backend, hook: &str| btf.arguments(&backend.function(hook)?);
+        for hook in &hooks {
+            let lsm = arguments(Backend::Lsm, hook);
+            let function = arguments(Backend::ModifyReturn, hook);
+            match hook.as_str() {
+                "mmap_file" => assert_eq!((lsm, function), (Some(4), None), "{kernel}"),
+                "security_mmap_file" => assert_eq!((lsm, function), (None, Some(3)), "{kernel}"),
+                "inode_setattr" if kernel == "6.1-x86_64" => {
+                    assert_eq!((lsm, function), (Some(2), Some(3)));
+                }
+                hook if kernel == "6.1-x86_64" && NEWER.contains(&hook) => {
+                    assert_eq!((lsm, function), (None, None), "{hook}");
+                }
+                hook => {
+                    assert_eq!(lsm, function, "{kernel}: {hook}");
+                    assert!(lsm.is_some(), "{kernel}: {hook}");
+                }
             }
         }
     }

@@ -115,6 +115,12 @@ impl Bench {
         if wants("unloaded") {
             on_host("unloaded", "measure", &[])?;
         }
+        if wants("modify-return") {
+            let config = config.replace("\nbackend = \"auto\"", "\nbackend = \"modify_return\"");
+            let _lockc = self.context.start_lockc(&config)?;
+            on_host("modify-return", "measure", &[])?;
+            self.contained("modify-return", |_| ())?;
+        }
         if wants("floor") {
             let links = targets.into_iter().map(programs::attach_nothing);
             let _links = links.collect::<nix::Result<Vec<_>>>().context("attach nothing")?;

@@ -28,6 +28,7 @@ pub fn text(status: &Status, containers: &[Container]) -> String {
         status.in_force_since,
     );
     out.gauge("lockc_programs_attached", "BPF programs that are attached.", status.hooks.len());
+    out.gauge("lockc_gaps", "What cannot be enforced on this kernel.", status.gaps.len());
     out.gauge("lockc_containers", "Containers that are enforced.", status.containers);
     let counters = &status.counters;
     for (name, help, value) in [

@@ -18,6 +18,7 @@ pub(crate) const CONFIGURATIONS: &[&str] = &[
     "rules-1000",
     "rules-10000",
     "unloaded",
+    "modify-return",
     "floor",
 ];
 

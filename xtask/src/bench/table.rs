@@ -41,6 +41,7 @@ const TABLES: &[Table] = &[
             ("none-host", "no BPF program"),
             ("floor-host", "empty programs where lockc's are"),
             ("lockc-host", "lockc"),
+            ("modify-return-host", "… by modifying return values"),
             ("unloaded-host", "lockc unloaded"),
             ("landlock-host", "Landlock, one rule at `/`"),
             ("fanotify-host", "fanotify on another file"),
@@ -51,6 +52,7 @@ const TABLES: &[Table] = &[
         &[
             ("none-contained", "no BPF program"),
             ("lockc-contained", "lockc"),
+            ("modify-return-contained", "… by modifying return values"),
             ("audit-contained", "… audit mode"),
             ("rules-100-contained", "… 100 path rules"),
             ("rules-1000-contained", "… 1000"),

@@ -173,3 +173,16 @@ fn runs(program: BorrowedFd<'_>) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd())).ok()?;
     text.lines().find_map(|line| line.strip_prefix("run_cnt:")?.trim().parse().ok())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_tried_is_documented() {
+        let document = include_str!("../../../../docs/kernel-support.md");
+        for name in UNTRIED {
+            assert!(document.contains(&format!("`{name}`")), "{name}");
+        }
+    }
+}
