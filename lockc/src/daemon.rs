@@ -293,7 +293,9 @@ fn enforce(
     let registry = Arc::new(Registry::restore(&maps));
     let in_force = Arc::new(InForce::new(Force::install(config.clone(), &maps, kernel)?));
     let labels = Arc::new(Labels::take(kernel)?);
-    let reconciler = host::loses_tasks().then(|| Reconciler::new(Arc::clone(&labels)));
+    let end = kernel.skippable_end().map_err(setup("copy a descriptor"))?;
+    let loses = end.is_some() || host::loses_tasks();
+    let reconciler = loses.then(|| Reconciler::new(Arc::clone(&labels), end));
     let journal = Journal::start(config.events.clone(), config.daemon.group)
         .map_err(setup("start a thread"))?;
     let adopter = Adopter {

@@ -40,7 +40,7 @@ mod users;
 use crate::harness::runner::Test;
 
 /// Groups of the small guest that are about what the kernel does, in the order in which they run.
-const KERNEL: [&[Test]; 21] = [
+const KERNEL: [&[Test]; 22] = [
     ordinary::TESTS,
     stdio::TESTS,
     hooks::TESTS,
@@ -48,6 +48,7 @@ const KERNEL: [&[Test]; 21] = [
     preemption::TESTS,
     backend::TESTS,
     leaks::TESTS,
+    leaks::END_TESTS,
     token::TESTS,
     escape::TESTS,
     files::TESTS,
@@ -66,8 +67,9 @@ const KERNEL: [&[Test]; 21] = [
 
 /// Groups of the small guest for kernels whose list of security modules lacks `bpf`: what is enforced, once more, and
 /// that work goes on.
-const STOCK: [&[Test]; 14] = [
+const STOCK: [&[Test]; 15] = [
     backend::STOCK_TESTS,
+    leaks::END_TESTS,
     ordinary::TESTS,
     token::TESTS,
     escape::TESTS,

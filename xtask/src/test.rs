@@ -93,6 +93,7 @@ const STOCK_TESTS: &[&str] = &[
     "files/read-only-names",
     "identity/",
     "kernel/",
+    "leaks/",
     "network/deny",
     "own-files/",
     "token/",

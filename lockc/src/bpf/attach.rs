@@ -1,6 +1,6 @@
 //! Which programs are attached: those that some policy needs. One that is not attached costs nobody anything.
 
-use std::fs;
+use std::{fs, io, os::fd::OwnedFd};
 
 use aya::programs::{Program, ProgramError, links::FdLink};
 use lockc_common::PolicyFlags;
@@ -62,6 +62,13 @@ impl Kernel {
         let mut names: Vec<_> = self.attached.iter().cloned().collect();
         names.sort();
         names
+    }
+
+    /// The program that counts the ends of tasks, where it can be skipped: another copy of its descriptor.
+    pub fn skippable_end(&self) -> io::Result<Option<OwnedFd>> {
+        let mut programs = self.modify_return.iter().flat_map(Programs::each);
+        let end = programs.find(|(name, _)| *name == "task_free");
+        end.map(|(_, program)| program.fd().try_clone_to_owned()).transpose()
     }
 
     /// Detaches what policies with these flags do not need, and no other policy is installed.

@@ -201,8 +201,8 @@ pub fn release() -> String {
     fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
 }
 
-/// Whether the end of a task may go uncounted on this kernel: those whose version cannot be read are taken
-/// for such.
+/// Whether the end of a task may go uncounted by LSM programs on this kernel: those whose version cannot be read are
+/// taken for such.
 pub fn loses_tasks() -> bool {
     version(&release()).is_none_or(recursion::can_skip)
 }

@@ -7,6 +7,7 @@ pub mod backend;
 pub mod btf;
 pub mod calls;
 pub mod events;
+pub mod fdinfo;
 pub mod host;
 pub mod labels;
 pub mod layout;

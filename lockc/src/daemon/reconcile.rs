@@ -3,11 +3,13 @@
 //! On kernels before 6.2 task storage cannot be read in a softirq that came while it was in use on the same
 //! processor, and that is where most tasks are freed (`bpf_task_storage_trylock`,
 //! `kernel/bpf/bpf_task_storage.c`, 6.1). `task_free` counts how often that happened; if it did, records are held
-//! against the processes that there are.
+//! against the processes that there are. Programs that modify return values are skipped there on every kernel, while
+//! the same one runs on that processor; the kernel counts that.
 
 use std::{
     collections::HashSet,
     fs, io,
+    os::fd::{AsFd as _, OwnedFd},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,6 +19,7 @@ use nix::unistd::Pid;
 
 use super::registry::Registry;
 use crate::bpf::{
+    fdinfo,
     labels::Labels,
     maps::{Maps, wait_for_programs},
 };
@@ -29,11 +32,26 @@ const EVERY: Duration = Duration::from_secs(10);
 pub(super) struct Reconciler {
     labels: Arc<Labels>,
     next: Instant,
+    /// The program that counts ends, if it can be skipped.
+    end: Option<OwnedFd>,
+    /// Whether nothing was looked at yet: what programs of an earlier daemon have missed, nobody knows.
+    is_first: bool,
 }
 
 impl Reconciler {
-    pub(super) fn new(labels: Arc<Labels>) -> Self {
-        Self { labels, next: Instant::now() }
+    pub(super) fn new(labels: Arc<Labels>, end: Option<OwnedFd>) -> Self {
+        let is_first = end.is_some();
+        Self { labels, next: Instant::now(), end, is_first }
+    }
+
+    /// How many ends may have gone uncounted.
+    fn uncounted(&mut self, maps: &Maps) -> u64 {
+        if std::mem::take(&mut self.is_first) {
+            return u64::MAX;
+        }
+        // Where the kernel does not tell, any number.
+        let skips = self.end.as_ref().map(|end| fdinfo::skips(end.as_fd()).unwrap_or(u64::MAX));
+        maps.counter(Counter::Uncounted).saturating_add(skips.unwrap_or(0))
     }
 
     /// Drops records that no task belongs to. Looks for processes only if the end of a task has gone
@@ -44,7 +62,7 @@ impl Reconciler {
             return;
         }
         self.next = now + EVERY;
-        let uncounted = maps.counter(Counter::Uncounted);
+        let uncounted = self.uncounted(maps);
         if uncounted == 0 {
             return;
         }

@@ -55,6 +55,10 @@ pub(super) fn verb(verb: &str, args: &[&str]) -> Option<Outcome> {
             memfd().and_then(|file| code::map(&file).step("mmap")).map(|()| "done".to_owned())
         }
         ("map", [path]) => opened(path).and_then(|file| code::map(&file).step("mmap")).map(done),
+        ("map-implied", [path]) => opened(path).and_then(|file| {
+            let is_code = code::map_implied(&file).step("mmap")?;
+            if is_code { Ok("done".to_owned()) } else { Ok("no code".to_owned()) }
+        }),
         ("protect", [path]) => {
             opened(path).and_then(|file| code::protect(&file).step("mprotect")).map(done)
         }

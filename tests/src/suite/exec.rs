@@ -77,6 +77,7 @@ fn deny(context: &Context) -> Result<()> {
         Attack::denied("script", "run /srv/tools/script", EXEC),
         Attack::denied("interpreter", "run /srv/foreign-script", EXEC),
         Attack::denied("map", "map /srv/tools/true", EXEC),
+        Attack::denied("map-implied", "map-implied /srv/tools/true", EXEC),
         Attack::denied("protect", "protect /srv/tools/true", EXEC),
         Attack::denied("rename", "run-renamed /srv/tools/true /srv/moved", RENAME),
         Attack::denied("rename-above", "run-renamed /srv/tools /srv/toys", RENAME),

@@ -1,10 +1,17 @@
 //! Memory that is executed.
 
-use std::{fs::File, num::NonZeroUsize, ptr::NonNull};
+use std::{
+    fs::{self, File},
+    num::NonZeroUsize,
+    ptr::NonNull,
+};
 
 use nix::{
     libc::c_void,
-    sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, mprotect, munmap},
+    sys::{
+        mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, mprotect, munmap},
+        personality::{self, Persona},
+    },
 };
 
 /// One page, on every architecture that there are tests for.
@@ -24,6 +31,17 @@ fn map_as(file: &File, protection: ProtFlags, flags: MapFlags) -> nix::Result<No
 pub(crate) fn map(file: &File) -> nix::Result<()> {
     let protection = ProtFlags::PROT_READ | ProtFlags::PROT_EXEC;
     unmap(map_as(file, protection, MapFlags::MAP_PRIVATE)?)
+}
+
+/// Maps the start of a file as data, as a process for which what it may read is code; whether it is.
+pub(crate) fn map_implied(file: &File) -> nix::Result<bool> {
+    personality::set(personality::get()? | Persona::READ_IMPLIES_EXEC)?;
+    let at = map_as(file, ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE)?;
+    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let start = format!("{:x}-", at.addr());
+    let is_code = maps.lines().any(|line| line.starts_with(&start) && line.contains(" r-xp "));
+    unmap(at)?;
+    Ok(is_code)
 }
 
 /// Maps the start of a file as data, and makes that code.

@@ -8,7 +8,7 @@ use std::{
     ffi::CString,
     fs::{self, File},
     io::Write as _,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
+    os::fd::AsFd as _,
     os::unix::{
         ffi::OsStrExt as _,
         fs::{PermissionsExt, chown, fchown, symlink},
@@ -17,7 +17,8 @@ use std::{
     },
     path::Path,
     process::{Command, Stdio},
-    time::SystemTime,
+    thread,
+    time::{Duration, Instant, SystemTime},
 };
 
 use aya::{
@@ -35,7 +36,15 @@ use nix::{
     unistd::{Pid, mkfifo, truncate},
 };
 
-use super::{super::modify_return::Programs, Kernel, SelfTestError};
+use super::{
+    super::{fdinfo, modify_return::Programs},
+    Kernel, SelfTestError,
+};
+
+/// Longest wait: a task that has ended is freed when every processor has been elsewhere (`put_task_struct_rcu_user`,
+/// kernel/exit.c, 6.12).
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Programs that [`stir`] does not bring to run: it would take a namespace, a mount or a 32-bit program.
 const UNTRIED: &[&str] = &[
@@ -65,10 +74,22 @@ pub(super) fn run(kernel: &Kernel, directory: &Path) -> Result<(), SelfTestError
     // Left of a daemon that was killed here.
     let _ = fs::remove_dir_all(&at);
     stir(&at);
-    let silent = kernel.silent();
+    let silent = wait_for_runs(kernel);
     let _ = fs::remove_dir_all(&at);
     drop(stats);
     if silent.is_empty() { Ok(()) } else { Err(SelfTestError::Silent { programs: silent }) }
+}
+
+/// The programs that have not run in time.
+fn wait_for_runs(kernel: &Kernel) -> Vec<String> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let silent = kernel.silent();
+        if silent.is_empty() || Instant::now() >= end {
+            return silent;
+        }
+        thread::sleep(PAUSE);
+    }
 }
 
 /// What fails leaves a program silent, which is what is looked at.
@@ -162,16 +183,10 @@ impl Kernel {
         let others = others.map(|(name, program)| (name, program.fd()));
         own.chain(others)
             .filter(|(name, _)| self.attached.contains(*name) && !UNTRIED.contains(name))
-            .filter(|(_, fd)| runs(*fd) == Some(0))
+            .filter(|(_, fd)| fdinfo::number(*fd, fdinfo::RUNS) == Some(0))
             .map(|(name, _)| name.to_owned())
             .collect()
     }
-}
-
-/// How often a program has run, as the kernel tells of its descriptor (`bpf_prog_show_fdinfo`, `kernel/bpf/syscall.c`).
-fn runs(program: BorrowedFd<'_>) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd())).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("run_cnt:")?.trim().parse().ok())
 }
 
 #[cfg(test)]
