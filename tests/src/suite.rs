@@ -67,10 +67,11 @@ const KERNEL: [&[Test]; 22] = [
 
 /// Groups of the small guest for kernels whose list of security modules lacks `bpf`: what is enforced, once more, and
 /// that work goes on.
-const STOCK: [&[Test]; 15] = [
+const STOCK: [&[Test]; 16] = [
     backend::STOCK_TESTS,
     leaks::END_TESTS,
     ordinary::TESTS,
+    hooks::TESTS,
     token::TESTS,
     escape::TESTS,
     files::TESTS,
