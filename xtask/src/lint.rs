@@ -34,6 +34,13 @@ impl Lint {
             ok &=
                 check(&format!("clippy of lockc-ebpf for {architecture}"), &mut ebpf(architecture));
         }
+        // A workspace of its own, whose lock file nobody's build brings up to date.
+        ok &= check(
+            "fuzz/Cargo.lock",
+            cargo()
+                .args(["tree", "--locked", "--quiet", "--depth", "0"])
+                .args(["--manifest-path", "fuzz/Cargo.toml"]),
+        );
         let deny = Tool::deny()?;
         ok &= check("cargo deny", deny.command().args(["check", "bans", "licenses", "sources"]));
         Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
