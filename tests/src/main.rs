@@ -1,7 +1,7 @@
 //! Guest-side tests of lockc, and the attacker that they put into containers.
 //!
 //! ```text
-//! lockc-tests run --suite micro|kernel|stock|full [--runtime runc|runc-new|crun|youki] [--off] [--thorough] [FILTER]
+//! lockc-tests run --suite micro|kernel|enforcement|stock|full [--runtime runc|runc-new|crun|youki] [--off] [--thorough] [FILTER]
 //! lockc-tests soak --minutes N [--seed S]
 //! lockc-tests bench CONFIGURATION…
 //! lockc-tests list
@@ -27,7 +27,7 @@ use harness::{
     say,
 };
 
-const USAGE: &str = "usage: lockc-tests run --suite micro|kernel|stock|full [--runtime NAME] [--off] \
+const USAGE: &str = "usage: lockc-tests run --suite micro|kernel|enforcement|stock|full [--runtime NAME] [--off] \
                      [--thorough] [--containers N] [--parallel N] [--failures N] [--short N] \
                      [FILTER...]\n       \
                      lockc-tests soak --minutes N [--seed S]\n       \
@@ -117,6 +117,7 @@ fn tests(suite: &str) -> Result<Vec<&'static Test>> {
     match suite {
         "micro" => Ok(suite::micro()),
         "kernel" => Ok(suite::kernel()),
+        "enforcement" => Ok(suite::enforcement()),
         "stock" => Ok(suite::stock()),
         "full" => Ok(suite::full()),
         _ => bail!("no suite {suite}"),

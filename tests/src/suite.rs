@@ -40,14 +40,13 @@ mod users;
 use crate::harness::runner::Test;
 
 /// Groups of the small guest that are about what the kernel does, in the order in which they run.
-const KERNEL: [&[Test]; 22] = [
+const KERNEL: [&[Test]; 19] = [
     ordinary::TESTS,
     stdio::TESTS,
     hooks::TESTS,
     host::TESTS,
     preemption::TESTS,
     backend::TESTS,
-    leaks::TESTS,
     leaks::END_TESTS,
     token::TESTS,
     escape::TESTS,
@@ -61,9 +60,10 @@ const KERNEL: [&[Test]; 22] = [
     identity::TESTS,
     runtime::TESTS,
     own_files::TESTS,
-    instant::TESTS,
-    adoption::TESTS,
 ];
+
+/// Groups of the small guest about what goes on for long, and starts and ends of the daemon: most of them wait.
+const LIFE: [&[Test]; 3] = [leaks::TESTS, instant::TESTS, adoption::TESTS];
 
 /// Groups of the small guest for kernels whose list of security modules lacks `bpf`: what is enforced, once more, and
 /// that work goes on.
@@ -119,11 +119,16 @@ pub(crate) fn full() -> Vec<&'static Test> {
 
 /// Tests for the small guest.
 pub(crate) fn micro() -> Vec<&'static Test> {
-    KERNEL.into_iter().chain(DAEMON).flatten().collect()
+    KERNEL.into_iter().chain(LIFE).chain(DAEMON).flatten().collect()
 }
 
-/// Those of them that are for every kernel.
+/// Those of them that are about the kernel.
 pub(crate) fn kernel() -> Vec<&'static Test> {
+    KERNEL.into_iter().chain(LIFE).flatten().collect()
+}
+
+/// Those of them that are for every kernel: what is enforced.
+pub(crate) fn enforcement() -> Vec<&'static Test> {
     KERNEL.into_iter().flatten().collect()
 }
 

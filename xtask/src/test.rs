@@ -89,13 +89,11 @@ const STOCK_TESTS: &[&str] = &[
     "escape/",
     "exec/deny",
     "exec/drift",
-    "files/blocked",
     "files/read-only-names",
-    "identity/",
+    "identity/programs",
+    "identity/set-user",
     "kernel/",
     "leaks/",
-    "network/deny",
-    "own-files/",
     "token/",
 ];
 
@@ -139,7 +137,11 @@ impl Group {
                 let amounts = ["--containers", "4", "--failures", "20"];
                 let few = self.is_stock() && self != Self::Stock6_12;
                 let filters = if few { STOCK_TESTS } else { &[] };
-                let suite = if self.is_stock() { "stock" } else { "kernel" };
+                let suite = match self {
+                    Self::V6_1 => "kernel",
+                    group if group.is_stock() => "stock",
+                    _ => "enforcement",
+                };
                 ["run", "--suite", suite, "--runtime", runtime]
                     .into_iter()
                     .chain(amounts)
@@ -156,8 +158,7 @@ impl Group {
     /// does on each kernel.
     pub(crate) fn runtime(self) -> Option<&'static str> {
         match self {
-            Self::V6_1 => Some("runc-new"),
-            Self::V7 | Self::Arm64 => Some("crun"),
+            Self::V6_1 | Self::V7 | Self::Arm64 => Some("crun"),
             group if group.is_stock() => Some("crun"),
             _ => None,
         }

@@ -29,11 +29,11 @@ use crate::{
 pub(crate) const TESTS: &[Test] = &[
     test("failing-starts", failing_starts),
     Test { daemon: Daemon::Own, ..test("short-containers", short_containers) },
-    test("verified-instructions", verified_instructions),
 ];
 
-/// Also for kernels that run no LSM programs.
-pub(crate) const END_TESTS: &[Test] = &[test("uncounted-ends", uncounted_ends)];
+/// For every kernel, also those that run no LSM programs.
+pub(crate) const END_TESTS: &[Test] =
+    &[test("uncounted-ends", uncounted_ends), test("verified-instructions", verified_instructions)];
 
 const fn test(name: &'static str, run: fn(&Context) -> Result<()>) -> Test {
     Test { group: "leaks", name, daemon: Daemon::On, with: With::One, run }
