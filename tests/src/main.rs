@@ -97,6 +97,7 @@ impl Options {
                         crowd: 1000,
                         tasks: 10_000,
                         in_flight: 200,
+                        every_runtime: true,
                         longest: Duration::from_hours(4),
                         ..options.amounts
                     };

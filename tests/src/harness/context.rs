@@ -111,6 +111,8 @@ pub(crate) struct Amounts {
     pub(crate) tasks: usize,
     /// Starts that are under way at once.
     pub(crate) in_flight: usize,
+    /// Whether runtimes that take turns do not.
+    pub(crate) every_runtime: bool,
     /// Longest time that a test may take; the longest takes six minutes on a machine with nothing else to do.
     pub(crate) longest: Duration,
 }
@@ -128,6 +130,7 @@ impl Amounts {
         crowd: 20,
         tasks: 1000,
         in_flight: 20,
+        every_runtime: false,
         longest: Duration::from_mins(20),
     };
 }

@@ -22,8 +22,8 @@ use super::{
 pub(crate) enum With {
     /// runc of two ages, and crun.
     Each,
-    /// runc and crun: for what a container may do once it has been set up. The older runc, which copies itself at every
-    /// start, takes an emulated machine the longest.
+    /// runc or crun, by turns: for what a container may do once it has been set up. With `--thorough` both. The older
+    /// runc, which copies itself at every start, takes an emulated machine the longest.
     EachKind,
     /// youki, too. It has bugs of its own: `youki run` may wait for ever for a container that ends at
     /// once.
@@ -33,10 +33,19 @@ pub(crate) enum With {
 }
 
 impl With {
-    fn wants(self, index: usize, runtime: &Runtime) -> bool {
+    /// Of those that take turns it is that of `turn`, counted from the first test; of none it is everybody's.
+    fn wants(self, index: usize, runtime: &Runtime, turn: Option<usize>) -> bool {
         match self {
             Self::Each => runtime.kind() != "youki" || index == 0,
-            Self::EachKind => !["runc", "youki"].contains(&runtime.name) || index == 0,
+            Self::EachKind => {
+                let is_odd = turn.map(|turn| !turn.is_multiple_of(2));
+                match runtime.name {
+                    "runc" | "youki" => index == 0,
+                    // Where it is the only one every turn is its own.
+                    "crun" => index == 0 || is_odd != Some(false),
+                    _ => is_odd != Some(true),
+                }
+            }
             Self::EachAndYouki => true,
             Self::One => index == 0,
         }
@@ -76,12 +85,20 @@ struct Outcome {
 
 /// Runs the tests, and gives how many passed and how many failed.
 pub(crate) fn run(context: &Context, tests: &[&Test], only_off: bool) -> (usize, usize) {
+    let takes_turns = context.every_runtime().len() > 1 && !context.amounts.every_runtime;
     let cases: Vec<Case<'_>> = tests
         .iter()
-        .flat_map(|test| {
+        .enumerate()
+        .flat_map(|(turn, test)| {
+            let turn = takes_turns.then_some(turn);
             let runtimes = context.every_runtime().iter().enumerate();
-            let wanted = runtimes.filter(|(index, runtime)| test.with.wants(*index, runtime));
-            wanted.map(|(index, _)| (*test, index)).collect::<Vec<_>>()
+            let wanted = runtimes.filter(|(index, runtime)| test.with.wants(*index, runtime, turn));
+            let mut cases: Vec<Case<'_>> = wanted.map(|(index, _)| (*test, index)).collect();
+            if cases.is_empty() {
+                // Its turn is that of a runtime that is not there.
+                cases.push((*test, 0));
+            }
+            cases
         })
         .collect();
     let mut tally =
