@@ -260,7 +260,11 @@ fn a_bundle_below_another_root_gets_nothing() {
     let inside = root.path().join(world.bundle.strip_prefix("/").unwrap());
     fs::create_dir_all(&inside).unwrap();
     fs::copy(world.bundle.join("config.json"), inside.join("config.json")).unwrap();
-    fs::copy(env::current_exe().unwrap(), root.path().join("exe")).unwrap();
+    // By a process of its own: a child of another test's could hold what this one writes to, which then is not executed
+    // (`ETXTBSY`).
+    let mut copy = Command::new("cp");
+    copy.arg(env::current_exe().unwrap()).arg(root.path().join("exe"));
+    assert!(copy.status().unwrap().success());
     let mut chroot = Command::new("chroot");
     chroot.arg(root.path()).args(["/exe", "--exact", "sleeper"]).env(SLEEPER, "1");
     let task = Task::start(&mut chroot);
