@@ -25,6 +25,6 @@ fuzz_target!(|data: &[u8]| {
         }
     }
     for hook in ["file_open", "inode_setattr", "none"] {
-        let _ = btf.hook_arguments(hook);
+        let _ = btf.arguments(hook);
     }
 });
