@@ -24,7 +24,7 @@ fuzz_target!(|data: &[u8]| {
             assert!(first.is_some_and(|first| first <= found.offset), "{structure}.{path}");
         }
     }
-    for hook in ["file_open", "inode_setattr", "none"] {
-        let _ = btf.arguments(hook);
+    for function in ["bpf_lsm_file_open", "security_inode_setattr", "none"] {
+        let _ = btf.arguments(function);
     }
 });

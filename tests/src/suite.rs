@@ -40,7 +40,7 @@ mod users;
 use crate::harness::runner::Test;
 
 /// Groups of the small guest that are about what the kernel does, in the order in which they run.
-const KERNEL: [&[Test]; 19] = [
+const KERNEL: [&[Test]; 7] = [
     ordinary::TESTS,
     stdio::TESTS,
     hooks::TESTS,
@@ -48,6 +48,10 @@ const KERNEL: [&[Test]; 19] = [
     preemption::TESTS,
     backend::TESTS,
     leaks::END_TESTS,
+];
+
+/// Groups of the small guest that are about what is enforced, in whatever way.
+const ENFORCED: [&[Test]; 12] = [
     token::TESTS,
     escape::TESTS,
     files::TESTS,
@@ -65,26 +69,8 @@ const KERNEL: [&[Test]; 19] = [
 /// Groups of the small guest about what goes on for long, and starts and ends of the daemon: most of them wait.
 const LIFE: [&[Test]; 3] = [leaks::TESTS, instant::TESTS, adoption::TESTS];
 
-/// Groups of the small guest for kernels whose list of security modules lacks `bpf`: what is enforced, once more, and
-/// that work goes on.
-const STOCK: [&[Test]; 16] = [
-    backend::STOCK_TESTS,
-    leaks::END_TESTS,
-    ordinary::TESTS,
-    hooks::TESTS,
-    token::TESTS,
-    escape::TESTS,
-    files::TESTS,
-    host_paths::TESTS,
-    memo::TESTS,
-    kernel::TESTS,
-    machine::TESTS,
-    network::TESTS,
-    exec::TESTS,
-    identity::TESTS,
-    runtime::TESTS,
-    own_files::TESTS,
-];
+/// Groups of the small guest for kernels whose list of security modules lacks `bpf`, beside [`ENFORCED`].
+const STOCK: [&[Test]; 4] = [backend::STOCK_TESTS, leaks::END_TESTS, ordinary::TESTS, hooks::TESTS];
 
 /// Groups of the small guest that are about what the daemon decides, which is the same on every kernel.
 const DAEMON: [&[Test]; 13] = [
@@ -119,20 +105,20 @@ pub(crate) fn full() -> Vec<&'static Test> {
 
 /// Tests for the small guest.
 pub(crate) fn micro() -> Vec<&'static Test> {
-    KERNEL.into_iter().chain(LIFE).chain(DAEMON).flatten().collect()
+    KERNEL.into_iter().chain(ENFORCED).chain(LIFE).chain(DAEMON).flatten().collect()
 }
 
 /// Those of them that are about the kernel.
 pub(crate) fn kernel() -> Vec<&'static Test> {
-    KERNEL.into_iter().chain(LIFE).flatten().collect()
+    KERNEL.into_iter().chain(ENFORCED).chain(LIFE).flatten().collect()
 }
 
 /// Those of them that are for every kernel: what is enforced.
 pub(crate) fn enforcement() -> Vec<&'static Test> {
-    KERNEL.into_iter().flatten().collect()
+    KERNEL.into_iter().chain(ENFORCED).flatten().collect()
 }
 
 /// Tests for the small guest with a kernel that runs no LSM programs.
 pub(crate) fn stock() -> Vec<&'static Test> {
-    STOCK.into_iter().flatten().collect()
+    STOCK.into_iter().chain(ENFORCED).flatten().collect()
 }

@@ -45,6 +45,8 @@ fn denied() -> Result<u64> {
 
 /// A node gets the boot parameter, or loses it: what is denied stays so, and is told of once.
 fn switch(context: &Context) -> Result<()> {
+    let (read, _) = Loop::start(context, context.quickest(), "baseline", Duration::ZERO)?.end()?;
+    ensure!(read > 0, "the loop cannot read without lockc either");
     let config = |backend| configured(context, backend, false);
     let mut lockc = context.start_lockc(&config("lsm"))?;
     let before = denied()?;

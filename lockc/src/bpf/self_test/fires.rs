@@ -184,7 +184,8 @@ impl Kernel {
         let others = others.map(|(name, program)| (name, program.fd()));
         own.chain(others)
             .filter(|(name, _)| self.attached.contains(*name) && !UNTRIED.contains(name))
-            .filter(|(_, fd)| fdinfo::number(*fd, fdinfo::RUNS) == Some(0))
+            // One of which the kernel does not tell has not been seen to run.
+            .filter(|(_, fd)| fdinfo::number(*fd, fdinfo::RUNS).is_none_or(|runs| runs == 0))
             .map(|(name, _)| name.to_owned())
             .collect()
     }
