@@ -8,6 +8,7 @@ mod record;
 mod worker;
 
 use std::{
+    fs,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -44,6 +45,7 @@ const ALLOWANCE: u64 = 4096;
 /// Levels that forbid what the loops try, and how long those rest in between: there is other work to do.
 const LOOPS: [&str; 2] = ["restricted", "baseline"];
 const REST: Duration = Duration::from_millis(25);
+const RANDOM_ADDRESSES: &str = "/proc/sys/kernel/randomize_va_space";
 const CONDUCTOR: &str = "conductor";
 
 pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
@@ -51,6 +53,8 @@ pub(crate) fn main(args: &[String]) -> Result<ExitCode> {
     let context = Context::new(None, Amounts::SMALL, false)?;
     let runtimes: Vec<_> = context.every_runtime().iter().map(|it| it.name).collect();
     say(format_args!("soak: {minutes} min, seed {seed}, runtimes {}", runtimes.join(", ")));
+    // The guests of the tests have addresses that stay, for they are emulated.
+    fs::write(RANDOM_ADDRESSES, "2").context(RANDOM_ADDRESSES)?;
     attack_works(&context).context("with lockc off")?;
     let before = bpf::count_objects().context("count programs, maps and links")?;
     let lockc = context.start_lockc(&context.config())?;

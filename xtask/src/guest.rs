@@ -23,6 +23,9 @@ pub(crate) enum Image {
     Full,
 }
 
+/// Enough for two tasks to be at the same place at once.
+pub(crate) const PROCESSORS: u8 = 2;
+
 /// What to boot, what to run in it, and how long.
 #[derive(Debug)]
 pub(crate) struct Run<'a> {
@@ -31,6 +34,7 @@ pub(crate) struct Run<'a> {
     /// A directory copied to /mnt/share.
     pub(crate) share: Option<&'a Path>,
     pub(crate) console: bool,
+    pub(crate) processors: u8,
     /// Count instructions.
     pub(crate) counted: bool,
     pub(crate) append: &'a str,
@@ -48,6 +52,7 @@ impl<'a> Run<'a> {
             image: Image::Micro,
             share: None,
             console: false,
+            processors: PROCESSORS,
             counted: false,
             append: "",
             memory: 2048,
@@ -88,6 +93,7 @@ impl<'a> Run<'a> {
             memory: self.memory,
             timeout: self.timeout,
             console: self.console,
+            processors: self.processors,
             counted: self.counted,
             dir: &scratch.dir,
         }

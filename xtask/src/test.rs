@@ -18,7 +18,7 @@ use crate::{
     artifacts::{Artifacts, cargo},
     command,
     fuzz::Fuzz,
-    guest::{Image, Run},
+    guest::{Image, PROCESSORS, Run},
     kernel::{Architecture, Kernel},
     paths, setup,
     tally::Tally,
@@ -164,6 +164,15 @@ impl Group {
         }
     }
 
+    /// One is quicker than two that take turns on one of the host's, which is how QEMU emulates them. What needs
+    /// two is tried where everything is.
+    fn processors(self) -> u8 {
+        match self {
+            Self::V6_1 | Self::V7 | Self::Stock6_1 | Self::Stock7 | Self::Stock6_12 => 1,
+            _ => PROCESSORS,
+        }
+    }
+
     /// Where its log is.
     pub(crate) fn log(self) -> Result<PathBuf> {
         let dir = paths::target().join("test-logs");
@@ -216,7 +225,7 @@ impl Test {
         };
         let artifacts = {
             let _one = building.lock();
-            self.prepare(kernel, image)
+            self.prepare(group, kernel, image)
         };
         let started = Instant::now();
         eprintln!("xtask: {} starts", group.title());
@@ -224,8 +233,8 @@ impl Test {
         (started, result)
     }
 
-    fn prepare(&self, kernel: Kernel, image: Image) -> Result<Artifacts> {
-        self.guest_run(kernel, image, "", &[]).prepare()?;
+    fn prepare(&self, group: Group, kernel: Kernel, image: Image) -> Result<Artifacts> {
+        self.guest_run(group, kernel, image, &[]).prepare()?;
         match kernel.architecture() {
             // The same sources, built in a third of the time; x86_64 tests what is shipped.
             Architecture::Aarch64 => Artifacts::build_for(image, Architecture::Aarch64, "quick"),
@@ -235,9 +244,9 @@ impl Test {
 
     fn guest_run<'a>(
         &self,
+        group: Group,
         kernel: Kernel,
         image: Image,
-        append: &'a str,
         command: &'a [OsString],
     ) -> Run<'a> {
         Run {
@@ -245,8 +254,9 @@ impl Test {
             image,
             share: None,
             console: false,
+            processors: group.processors(),
             counted: false,
-            append,
+            append: if group.is_stock() { STOCK_MODULES } else { "" },
             memory: 2048,
             timeout: Duration::from_secs(self.timeout),
             command,
@@ -276,9 +286,8 @@ impl Test {
         let mut out =
             Both { log: log.try_clone().context("cannot copy a descriptor")?, text: Vec::new() };
         let mut err = log.try_clone().context("cannot copy a descriptor")?;
-        let append = if group.is_stock() { STOCK_MODULES } else { "" };
         let code =
-            self.guest_run(kernel, image, append, &command).run(artifacts, &mut out, &mut err);
+            self.guest_run(group, kernel, image, &command).run(artifacts, &mut out, &mut err);
         let text = String::from_utf8_lossy(&out.text);
         let mut tally =
             if group == Group::Soak { Tally::of_soak(&text) } else { Tally::of_guest(&text) };

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::{
     artifacts::Artifacts,
-    guest::{Image, Run},
+    guest::{Image, PROCESSORS, Run},
     kernel::Kernel,
     setup,
 };
@@ -64,6 +64,7 @@ impl Vm {
             image: self.image,
             share: self.share.as_deref(),
             console: self.console,
+            processors: PROCESSORS,
             counted: self.counted,
             append: &self.append,
             memory: self.memory,
