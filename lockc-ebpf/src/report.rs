@@ -5,7 +5,8 @@ use aya_ebpf::helpers::{
     generated::{bpf_get_current_comm, bpf_probe_read_kernel},
 };
 use lockc_common::{
-    Counter, EVENT_PATH_LEN, Event, Label, Operation, RATE_LIMIT, RATE_WINDOW_NS, Verdict,
+    Counter, EVENT_PATH_LEN, Event, Label, Operation, RATE_LIMIT, RATE_WINDOW_NS, SELF_TEST,
+    Verdict,
     network::{Target, family},
 };
 
@@ -96,6 +97,9 @@ extern "C" fn report_address(container: u64, policy: u32, what: u64, target: *co
 /// 0, because a function for the verifier has to have an answer.
 #[inline(always)]
 fn report(container: u64, policy: u32, what: What, number: u32, detail: Detail<'_>) -> u64 {
+    if container & SELF_TEST != 0 {
+        return 0; // the daemon sees itself what it is denied
+    }
     count(if what.verdict() == Verdict::Audited as u32 {
         Counter::Audited
     } else {
@@ -157,7 +161,7 @@ fn notice(container: u64, operation: Operation) -> Header {
 #[inline(always)]
 fn within_rate(handle: u64) -> bool {
     let Some(container) = CONTAINERS.get_ptr_mut(&handle) else {
-        return true; // the self-test, and containers whose record is just going
+        return true; // the container is just going
     };
     // SAFETY: no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };

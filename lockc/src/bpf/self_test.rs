@@ -1,26 +1,50 @@
-//! Proof that the programs run: attached is not the same as fired.
+//! Proof that the programs run and are obeyed: attached is not the same as fired.
 //!
-//! A thread of the daemon becomes a contained task under a policy of its own and
-//! tries one thing that is allowed and one that is not. Programs of an earlier
-//! daemon ignore this label, so the answer comes from the new ones.
+//! For each program something is tried that it is asked about: by the daemon, which is contained by nothing, and by a
+//! child of a thread that becomes a contained task, under a policy that allows everything and under one that denies it.
+//! Programs of an earlier daemon ignore this label, so the answers come from the new ones.
 
+mod attempts;
 mod fires;
+mod pass;
+mod place;
+mod verdict;
 
 use std::{
-    fs::{self, File},
-    io,
+    fs, io,
     path::{Path, PathBuf},
-    thread,
 };
 
 use lockc_common::{PathVerdict, PolicyFlags};
 use thiserror::Error;
 
+use self::{
+    attempts::{ATTEMPTS, Attempt, Outcome},
+    pass::{Contained, Host},
+    place::Place,
+    verdict::Trial,
+};
 use super::{
     calls,
     load::{Kernel, LoadError},
     maps::{CompiledPolicy, Maps},
 };
+
+/// All that the attempts are about.
+const DENIED: u32 = PolicyFlags::KERNEL_LOG
+    | PolicyFlags::MOUNT
+    | PolicyFlags::RUNTIME_FILES
+    | PolicyFlags::PATHS
+    | PolicyFlags::DEVICES
+    | PolicyFlags::KERNEL_CALLS
+    | PolicyFlags::PROCESSES
+    | PolicyFlags::NETWORK_NONE
+    | PolicyFlags::RUNTIME_SOCKETS
+    | PolicyFlags::FILELESS
+    | PolicyFlags::ROOT
+    | PolicyFlags::USER_NAMESPACES
+    | PolicyFlags::IO_URING
+    | PolicyFlags::TERMINAL_INPUT;
 
 /// Why the programs cannot be trusted.
 #[derive(Debug, Error)]
@@ -39,22 +63,20 @@ pub enum SelfTestError {
     /// The label did not arrive: the uprobes do not fire.
     #[error("self-test: the kernel did not take up the registration; uprobes do not fire")]
     NotLabelled,
-    /// Something allowed failed.
-    #[error("self-test: opening {} should succeed: {source}", path.display())]
+    /// Something allowed was denied.
+    #[error("self-test: {program} denies what is allowed")]
     AllowFailed {
-        /// The file.
-        path: PathBuf,
-        /// What happened.
-        source: io::Error,
+        /// The program.
+        program: &'static str,
     },
     /// Something denied did not fail with EPERM.
     #[error(
-        "self-test: {what} should be denied, but {found}: the programs are attached and do not \
-         fire; is bpf in the lsm= boot parameter?"
+        "self-test: {program} should deny what was tried, but {found}: the program is attached and the kernel does \
+         not heed it"
     )]
     DenyFailed {
-        /// What was tried.
-        what: String,
+        /// The program.
+        program: &'static str,
         /// What happened.
         found: String,
     },
@@ -67,60 +89,78 @@ pub enum SelfTestError {
         /// Their names.
         programs: Vec<String>,
     },
-    /// The test's thread did not finish.
-    #[error("self-test: its thread failed")]
-    Thread,
 }
 
-/// Tries one allow and one deny. `directory` is the daemon's own, under `/run`.
+/// What is tried, and what comes of it where nothing is contained.
+type Tried = (&'static Attempt, Outcome);
+
+/// Tries what each program allows and denies. `directory` is the daemon's own, under `/run`.
 pub fn run(kernel: &Kernel, maps: &Maps, directory: &Path) -> Result<(), SelfTestError> {
-    let prepare = |path: &Path| {
-        let path = path.to_owned();
-        move |source| SelfTestError::Prepare { path, source }
-    };
-    let directory = fs::canonicalize(directory).map_err(prepare(directory))?;
-    let allowed = directory.join("self-test-allow");
-    let denied = directory.join("self-test-deny");
-    for path in [&allowed, &denied] {
-        fs::write(path, "").map_err(prepare(path))?;
+    let base = fs::canonicalize(directory)
+        .map_err(|source| SelfTestError::Prepare { path: directory.to_owned(), source })?;
+    let counters = fires::Counters::turn_on()?;
+    let attempts: Vec<_> = ATTEMPTS.iter().filter(|it| kernel.has_attached(it.program)).collect();
+    let host = pass::make(&base, &attempts, &Host)?;
+    fires::execute();
+    let tried: Vec<_> = attempts.into_iter().zip(host).collect();
+    let untold = contained(kernel, maps, &base, &tried)?;
+    if !untold.is_empty() {
+        log::debug!("self-test: this machine refuses what is asked of {}", untold.join(", "));
     }
-    let mut rule = denied.as_os_str().as_encoded_bytes().to_vec();
+    counters.wait(kernel, &refused(&tried))
+}
+
+/// What comes of attempts by contained tasks. Gives the programs of which it tells nothing here.
+fn contained(
+    kernel: &Kernel,
+    maps: &Maps,
+    base: &Path,
+    tried: &[Tried],
+) -> Result<Vec<&'static str>, SelfTestError> {
+    let mut rule = Place::directory(base).into_os_string().into_encoded_bytes();
     rule.push(b'/');
-    let policy = maps.install(&[CompiledPolicy {
-        name: "self-test".into(),
-        flags: PolicyFlags::PATHS | PolicyFlags::KERNEL_LOG,
+    let policies = maps.install(&[
+        policy("self-test-allow", 0, Vec::new()),
+        policy("self-test-deny", DENIED, vec![(rule, PathVerdict::Deny)]),
+    ])?;
+    let id = |number: usize| u64::from(policies.get(number).copied().unwrap_or(u32::MAX));
+    let tried: Vec<_> = tried.iter().copied().filter(|(attempt, _)| attempt.is_denied).collect();
+    let attempts: Vec<_> = tried.iter().map(|(attempt, _)| *attempt).collect();
+    let actor = Contained::enter(id(0));
+    if maps.container(kernel.self_test).is_none() {
+        return Err(SelfTestError::NotLabelled);
+    }
+    let allowed = pass::make(base, &attempts, &actor)?;
+    // A second record would be left by the children of the first.
+    calls::move_container(kernel.self_test, id(1));
+    let denied = pass::make(base, &attempts, &actor)?;
+    drop(actor);
+    let outcomes = tried.into_iter().zip(allowed).zip(denied);
+    let mut untold = Vec::new();
+    for (((attempt, host), allowed), denied) in outcomes {
+        if !verdict::judge(&Trial { attempt, host, allowed, denied })? {
+            untold.push(attempt.program);
+        }
+    }
+    Ok(untold)
+}
+
+fn policy(name: &str, flags: u32, paths: Vec<(Vec<u8>, PathVerdict)>) -> CompiledPolicy {
+    CompiledPolicy {
+        name: name.into(),
+        flags,
         exec: Vec::new(),
         host: Vec::new(),
         network: Vec::new(),
-        paths: vec![(rule, PathVerdict::Deny)],
-    }])?;
-    let policy = policy.first().copied().unwrap_or(u32::MAX);
-    let handle = kernel.self_test;
-    thread::scope(|scope| {
-        scope
-            .spawn(|| {
-                calls::enter_self_test(u64::from(policy));
-                if maps.container(handle).is_none() {
-                    return Err(SelfTestError::NotLabelled);
-                }
-                attempt(&allowed, &denied)
-            })
-            .join()
-            .unwrap_or(Err(SelfTestError::Thread))
-    })?;
-    fires::run(kernel, &directory)
+        paths,
+    }
 }
 
-fn attempt(allowed: &Path, denied: &Path) -> Result<(), SelfTestError> {
-    File::open(allowed)
-        .map_err(|source| SelfTestError::AllowFailed { path: allowed.to_owned(), source })?;
-    match File::open(denied) {
-        Err(error) if error.raw_os_error() == Some(nix::libc::EPERM) => Ok(()),
-        Err(error) => Err(error.to_string()),
-        Ok(_) => Err("it succeeded".to_owned()),
-    }
-    .map_err(|found| SelfTestError::DenyFailed {
-        what: format!("opening {}", denied.display()),
-        found,
-    })
+/// Programs that nothing of what was tried may have come to.
+fn refused(tried: &[Tried]) -> Vec<&'static str> {
+    let is_refused = |program| {
+        let mut outcomes = tried.iter().filter(|(attempt, _)| attempt.program == program);
+        outcomes.all(|(_, host)| verdict::is_refused(*host))
+    };
+    tried.iter().map(|(attempt, _)| attempt.program).filter(|&it| is_refused(it)).collect()
 }

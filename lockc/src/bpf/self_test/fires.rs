@@ -2,39 +2,18 @@
 //! of it that is called instead.
 //!
 //! The kernel counts runs while the counters are on (`bpf_stats_enabled_key`, `kernel/bpf/trampoline.c`, 6.1 to 7.0).
-//! Meanwhile the daemon, which is contained by nothing, does what they are asked about.
 
 use std::{
-    ffi::CString,
-    fs::{self, File},
-    io::Write as _,
-    os::fd::AsFd as _,
-    os::unix::{
-        ffi::OsStrExt as _,
-        fs::{PermissionsExt, chown, fchown, symlink},
-        net::{UnixListener, UnixStream},
-        process::CommandExt as _,
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::process::CommandExt as _,
     },
-    path::Path,
     process::{Command, Stdio},
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
-use aya::{
-    programs::{Program, loaded_programs},
-    sys,
-};
-use nix::{
-    libc,
-    sched::{sched_getaffinity, sched_setaffinity},
-    sys::{
-        resource::{Resource, getrlimit, setrlimit},
-        signal::kill,
-        stat::Mode,
-    },
-    unistd::{Pid, mkfifo, truncate},
-};
+use aya::{programs::Program, sys};
 
 use super::{
     super::{fdinfo, modify_return::Programs},
@@ -46,112 +25,46 @@ use super::{
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Programs that [`stir`] does not bring to run: it would take a namespace, a mount or a 32-bit program.
-const UNTRIED: &[&str] = &[
-    "copy_mnt_ns",
-    "file_ioctl_compat",
-    "inode_init_security_anon",
-    "inode_remove_acl",
-    "inode_set_acl",
-    "move_mount",
-    "path_chroot",
-    "perf_event_open",
-    "sb_kern_mount",
-    "sb_pivotroot",
-    "sb_remount",
-    "sb_umount",
-    "shmem_evict_inode",
-    "userns_create",
-];
+/// What comes before the names of programs for which a hook has no function of the same arguments.
+const FUNCTION: &str = "security_";
 
-/// Does a bit of everything in `directory`, and names the programs that did not run at it.
-pub(super) fn run(kernel: &Kernel, directory: &Path) -> Result<(), SelfTestError> {
-    let stats = sys::enable_stats(sys::Stats::RunTime).map_err(|error| SelfTestError::Prepare {
-        path: "the counters of BPF programs".into(),
-        source: error.io_error,
-    })?;
-    let at = directory.join("self-test");
-    // Left of a daemon that was killed here.
-    let _ = fs::remove_dir_all(&at);
-    stir(&at);
-    let silent = wait_for_runs(kernel);
-    let _ = fs::remove_dir_all(&at);
-    drop(stats);
-    if silent.is_empty() { Ok(()) } else { Err(SelfTestError::Silent { programs: silent }) }
+/// Programs that nothing is tried for: it would take a 32-bit program.
+const UNTRIED: &[&str] = &["file_ioctl_compat"];
+
+/// While it is there, the kernel counts runs of programs.
+#[derive(Debug)]
+pub(super) struct Counters {
+    on: OwnedFd,
 }
 
-/// The programs that have not run in time.
-fn wait_for_runs(kernel: &Kernel) -> Vec<String> {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        let silent = kernel.silent();
-        if silent.is_empty() || Instant::now() >= end {
-            return silent;
-        }
-        thread::sleep(PAUSE);
+impl Counters {
+    pub(super) fn turn_on() -> Result<Self, SelfTestError> {
+        let on =
+            sys::enable_stats(sys::Stats::RunTime).map_err(|error| SelfTestError::Prepare {
+                path: "the counters of BPF programs".into(),
+                source: error.io_error,
+            })?;
+        Ok(Self { on })
+    }
+
+    /// Waits until every program has run, but for those in `refused`, which nothing may have come to.
+    pub(super) fn wait(self, kernel: &Kernel, refused: &[&str]) -> Result<(), SelfTestError> {
+        let Self { on } = self;
+        let end = Instant::now() + PATIENCE;
+        let programs = loop {
+            let silent = kernel.silent(refused);
+            if silent.is_empty() || Instant::now() >= end {
+                break silent;
+            }
+            thread::sleep(PAUSE);
+        };
+        drop(on);
+        if programs.is_empty() { Ok(()) } else { Err(SelfTestError::Silent { programs }) }
     }
 }
 
-/// What fails leaves a program silent, which is what is looked at.
-fn stir(at: &Path) {
-    let (file, other, directory) = (at.join("file"), at.join("other"), at.join("directory"));
-    let _ = fs::create_dir(at);
-    let _ = fs::create_dir(&directory);
-    if let Ok(mut open) = File::create(&file) {
-        let _ = open.write_all(b"x");
-        let _ = open.set_len(0);
-        let _ = fchown(&open, Some(0), None);
-        let _ = open.set_modified(SystemTime::UNIX_EPOCH);
-        let _ = nix::unistd::isatty(&open);
-    }
-    let _ = truncate(&file, 0);
-    let _ = fs::set_permissions(&file, PermissionsExt::from_mode(0o600));
-    let _ = chown(&file, Some(0), None);
-    attributes(&file);
-    let _ = symlink("file", at.join("symlink"));
-    let _ = fs::hard_link(&file, &other);
-    let _ = fs::rename(&other, at.join("renamed"));
-    let _ = mkfifo(&at.join("fifo"), Mode::S_IRUSR);
-    let _ = fs::remove_file(&file);
-    let _ = fs::remove_dir(&directory);
-    // No such file system: asked about, and refused for that.
-    let none = nix::mount::MsFlags::empty();
-    let _ = nix::mount::mount(None::<&str>, at, Some("lockc-self-test"), none, None::<&str>);
-    let _ = loaded_programs().next();
-    processes();
-    sockets(&at.join("socket"));
-}
-
-fn attributes(file: &Path) {
-    let Ok(path) = CString::new(file.as_os_str().as_bytes()) else {
-        return;
-    };
-    let name = c"user.lockc";
-    // SAFETY: both are strings that end with a zero, and the value is empty.
-    unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), std::ptr::null(), 0, 0) };
-    // SAFETY: as above.
-    unsafe { libc::removexattr(path.as_ptr(), name.as_ptr()) };
-}
-
-fn processes() {
-    const SIZE_OF_LOG: libc::c_int = 10; // SYSLOG_ACTION_SIZE_BUFFER, include/linux/syslog.h, 6.12
-    let own = Pid::from_raw(0);
-    let _ = kill(Pid::this(), None);
-    if let Ok(processors) = sched_getaffinity(own) {
-        let _ = sched_setaffinity(own, &processors);
-    }
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_CORE) {
-        let _ = setrlimit(Resource::RLIMIT_CORE, soft, hard);
-    }
-    // SAFETY: no preconditions.
-    let priority = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
-    // SAFETY: no preconditions. It stays as it is.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, priority) };
-    // SAFETY: this action takes no buffer.
-    unsafe { libc::klogctl(SIZE_OF_LOG, std::ptr::null_mut(), 0) };
-    // Where another process is looked into, the kernel asks as for ptrace(2).
-    let _ = fs::read_link("/proc/1/root");
-    // By fork and setuid, rather than by posix_spawn.
+/// Executes something, as no child that only makes system calls can: by fork and setuid, rather than by `posix_spawn`.
+pub(super) fn execute() {
     let quiet = || Stdio::null();
     let mut command = Command::new("/proc/self/exe");
     command.arg("--version").uid(0).stdin(quiet()).stdout(quiet()).stderr(quiet());
@@ -159,18 +72,14 @@ fn processes() {
     thread::spawn(move || command.status());
 }
 
-fn sockets(path: &Path) {
-    let Ok(_listener) = UnixListener::bind(path) else {
-        return;
-    };
-    if let Ok(mut stream) = UnixStream::connect(path) {
-        let _ = stream.write_all(b"x");
-    }
-}
-
 impl Kernel {
+    /// Whether the program is attached, or what stands for it where a function has other arguments than the hook.
+    pub(super) fn has_attached(&self, program: &str) -> bool {
+        self.attached.iter().any(|name| is_for(name, program))
+    }
+
     /// Names of the attached programs that have not run since their runs are counted.
-    fn silent(&self) -> Vec<String> {
+    fn silent(&self, refused: &[&str]) -> Vec<String> {
         let own = self.ebpf.programs().filter_map(|(name, program)| {
             let fd = match program {
                 Program::Lsm(lsm) => lsm.fd(),
@@ -184,11 +93,16 @@ impl Kernel {
         let others = others.map(|(name, program)| (name, program.fd()));
         own.chain(others)
             .filter(|(name, _)| self.attached.contains(*name) && !UNTRIED.contains(name))
+            .filter(|(name, _)| !refused.iter().any(|program| is_for(name, program)))
             // One of which the kernel does not tell has not been seen to run.
             .filter(|(_, fd)| fdinfo::number(*fd, fdinfo::RUNS).is_none_or(|runs| runs == 0))
             .map(|(name, _)| name.to_owned())
             .collect()
     }
+}
+
+fn is_for(name: &str, program: &str) -> bool {
+    name.strip_prefix(FUNCTION).unwrap_or(name) == program
 }
 
 #[cfg(test)]
