@@ -40,15 +40,12 @@ mod users;
 use crate::harness::runner::Test;
 
 /// Groups of the small guest that are about what the kernel does, in the order in which they run.
-const KERNEL: [&[Test]; 7] = [
-    ordinary::TESTS,
-    stdio::TESTS,
-    hooks::TESTS,
-    host::TESTS,
-    preemption::TESTS,
-    backend::TESTS,
-    leaks::END_TESTS,
-];
+const KERNEL: [&[Test]; 5] =
+    [ordinary::TESTS, stdio::TESTS, hooks::TESTS, host::TESTS, leaks::END_TESTS];
+
+/// Groups of the small guest about how the daemon gets its programs into the kernel and out of it, for which it starts
+/// anew several times.
+const ATTACHED: [&[Test]; 3] = [host::END_TESTS, preemption::TESTS, backend::TESTS];
 
 /// Groups of the small guest that are about what is enforced, in whatever way.
 const ENFORCED: [&[Test]; 12] = [
@@ -105,12 +102,12 @@ pub(crate) fn full() -> Vec<&'static Test> {
 
 /// Tests for the small guest.
 pub(crate) fn micro() -> Vec<&'static Test> {
-    KERNEL.into_iter().chain(ENFORCED).chain(LIFE).chain(DAEMON).flatten().collect()
+    KERNEL.into_iter().chain(ENFORCED).chain(ATTACHED).chain(LIFE).chain(DAEMON).flatten().collect()
 }
 
 /// Those of them that are about the kernel.
 pub(crate) fn kernel() -> Vec<&'static Test> {
-    KERNEL.into_iter().chain(ENFORCED).chain(LIFE).flatten().collect()
+    KERNEL.into_iter().chain(ENFORCED).chain(ATTACHED).chain(LIFE).flatten().collect()
 }
 
 /// Those of them that are for every kernel: what is enforced.

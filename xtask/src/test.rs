@@ -168,7 +168,12 @@ impl Group {
     /// two is tried where everything is.
     fn processors(self) -> u8 {
         match self {
-            Self::V6_1 | Self::V7 | Self::Stock6_1 | Self::Stock7 | Self::Stock6_12 => 1,
+            Self::Full
+            | Self::V6_1
+            | Self::V7
+            | Self::Stock6_1
+            | Self::Stock7
+            | Self::Stock6_12 => 1,
             _ => PROCESSORS,
         }
     }

@@ -20,7 +20,7 @@ use super::{
 /// Which runtimes a test runs with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum With {
-    /// runc of two ages, and crun.
+    /// runc as Debian has it, and a newer one or crun, by turns. With `--thorough` all of them.
     Each,
     /// runc or crun, by turns: for what a container may do once it has been set up. With `--thorough` both. The older
     /// runc, which copies itself at every start, takes an emulated machine the longest.
@@ -36,20 +36,25 @@ impl With {
     /// Of those that take turns it is that of `turn`, counted from the first test; of none it is everybody's.
     fn wants(self, index: usize, runtime: &Runtime, turn: Option<usize>) -> bool {
         match self {
-            Self::Each => runtime.kind() != "youki" || index == 0,
-            Self::EachKind => {
-                let is_odd = turn.map(|turn| !turn.is_multiple_of(2));
-                match runtime.name {
-                    "runc" | "youki" => index == 0,
-                    // Where it is the only one every turn is its own.
-                    "crun" => index == 0 || is_odd != Some(false),
-                    _ => is_odd != Some(true),
-                }
-            }
+            Self::Each => match runtime.name {
+                "runc" => true,
+                "youki" => index == 0,
+                name => is_turn_of(name, turn),
+            },
+            Self::EachKind => match runtime.name {
+                // Where it is the only one.
+                "runc" | "youki" => index == 0,
+                name => is_turn_of(name, turn),
+            },
             Self::EachAndYouki => true,
             Self::One => index == 0,
         }
     }
+}
+
+/// Whether it is the turn of crun, or else of the newer runc; without turns it always is.
+fn is_turn_of(name: &str, turn: Option<usize>) -> bool {
+    turn.is_none_or(|turn| turn.is_multiple_of(2) == (name != "crun"))
 }
 
 /// How a test wants lockc.

@@ -22,14 +22,16 @@ use crate::{
     sys::bpf,
 };
 
-pub(crate) const TESTS: &[Test] = &[
-    Test {
-        group: "host",
-        name: "untouched",
-        daemon: Daemon::OffThenOn,
-        with: With::One,
-        run: untouched,
-    },
+pub(crate) const TESTS: &[Test] = &[Test {
+    group: "host",
+    name: "untouched",
+    daemon: Daemon::OffThenOn,
+    with: With::One,
+    run: untouched,
+}];
+
+/// Those about the end of enforcement.
+pub(crate) const END_TESTS: &[Test] = &[
     Test { group: "host", name: "unload", daemon: Daemon::Own, with: With::One, run: unload },
     Test {
         group: "host",
