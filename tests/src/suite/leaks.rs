@@ -32,8 +32,11 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 /// For every kernel, also those that run no LSM programs.
-pub(crate) const END_TESTS: &[Test] =
-    &[test("uncounted-ends", uncounted_ends), test("verified-instructions", verified_instructions)];
+pub(crate) const END_TESTS: &[Test] = &[
+    test("uncounted-ends", uncounted_ends),
+    test("verified-instructions", verified_instructions),
+    test("policies-of-self-test", policies_of_self_test),
+];
 
 const fn test(name: &'static str, run: fn(&Context) -> Result<()>) -> Test {
     Test { group: "leaks", name, daemon: Daemon::On, with: With::One, run }
@@ -196,6 +199,18 @@ fn short_containers(context: &Context) -> Result<()> {
 fn to_line(log: &str, number: Option<usize>) -> String {
     let lines: Vec<&str> = log.lines().take(number.map_or(0, |it| it + 1)).collect();
     tail(&lines.join("\n"), 20)
+}
+
+/// The record of the self-test outlived its tasks for as long as the kernel kept those, and kept its policies.
+fn policies_of_self_test(_: &Context) -> Result<()> {
+    let policies = bpf::dump(&pinned_map("POLICY_NAMES")?)?;
+    let has = |start: &[u8; 8]| {
+        let word = format!("{:x}", u64::from_le_bytes(*start));
+        policies.iter().any(|policy| policy.contains(&word))
+    };
+    ensure!(has(b"baseline"), "the default policy is not among {policies:?}");
+    ensure!(!has(b"self-tes"), "a policy of the self-test is left: {policies:?}");
+    Ok(())
 }
 
 /// Kernels before 6.2 do not count the end of a task that comes while a hook runs on the same processor;
