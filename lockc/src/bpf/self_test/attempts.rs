@@ -7,7 +7,7 @@ use std::{ffi::CStr, ptr};
 
 use nix::{errno::Errno, libc};
 
-use super::place::Place;
+use super::place::{PAGE, Place};
 
 /// A function of the C library that gives -1 when it fails.
 macro_rules! call {
@@ -176,8 +176,6 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
     noticed("copy_mnt_ns", |_| call!(unshare, libc::CLONE_NEWNS)),
 ];
 
-/// Bytes of [`Place::memory`].
-const PAGE: usize = 4096;
 const KEEP: libc::uid_t = libc::uid_t::MAX;
 const ATTRIBUTE: &CStr = c"user.lockc";
 const LIST: &CStr = c"system.posix_acl_access";

@@ -26,6 +26,11 @@ use nix::{
 /// Names in [`Place::directory`].
 const FILE: &str = "file";
 const LISTENER: &str = "docker.sock";
+/// Names beside it.
+const FREE: &str = "self-test-allow";
+const OWN: &str = "self-test-own";
+/// Bytes of [`Place::memory`].
+pub(super) const PAGE: usize = 4096;
 
 /// Everything that an attempt needs, made before: between fork and exit nothing is allocated.
 #[derive(Debug)]
@@ -51,7 +56,7 @@ pub(super) struct Place {
     memory: Option<OwnedFd>,
     udp: Option<UdpSocket>,
     _listener: Option<UnixListener>,
-    pub(super) address: Option<UnixAddr>,
+    address: Option<UnixAddr>,
     pub(super) daemon: Process,
 }
 
@@ -75,7 +80,7 @@ impl Place {
         let directory = Self::directory(base);
         // Left of a daemon that was killed here, or of the last time.
         remove(&directory)?;
-        let free = base.join("self-test-allow");
+        let free = base.join(FREE);
         remove(&free)?;
         fs::create_dir(&free)?;
         fs::create_dir(&directory)?;
@@ -85,7 +90,7 @@ impl Place {
         for path in [directory.join(FILE), removed.clone(), moved.clone()] {
             File::options().write(true).create_new(true).mode(0o700).open(path)?.write_all(b"x")?;
         }
-        let own = File::create(base.join("self-test-own"))?;
+        let own = File::create(base.join(OWN))?;
         let path = directory.join(LISTENER);
         let listener = UnixListener::bind(&path).ok();
         Ok(Self {
@@ -132,7 +137,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let base = self.directory.parent().unwrap_or(&self.directory);
-        for name in ["self-test-allow", "self-test-own"] {
+        for name in [FREE, OWN] {
             let _ = remove(&base.join(name));
         }
         let _ = remove(&self.directory);
@@ -155,7 +160,7 @@ impl Process {
 fn memory() -> Option<OwnedFd> {
     let memory = File::from(memfd_create(c"lockc-self-test", MFdFlags::MFD_CLOEXEC).ok()?);
     // Nothing that could be executed.
-    memory.set_len(4096).ok()?;
+    memory.set_len(PAGE as u64).ok()?;
     Some(memory.into())
 }
 
