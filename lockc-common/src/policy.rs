@@ -118,6 +118,22 @@ pub const HOST_RULES: u32 = 1 << 30;
 /// (`super_block.s_dev`, include/linux/fs.h, 6.12) as four bytes, the lowest first.
 pub const HOST_PREFIX: usize = 5;
 
+/// Data of a `HOST_DEVICES` key, all of which counts: a file system that a rule about the host is about. A trie, though
+/// nothing is matched by its beginning: a table as large would take 2 MiB from the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct HostDevice {
+    /// [`Policy::rules`].
+    pub rules: u32,
+    /// `super_block.s_dev`.
+    pub device: u32,
+}
+
+impl HostDevice {
+    /// Bits of a key.
+    pub const BITS: u32 = 64;
+}
+
 /// Data of a `PATH_RULES` key: the trie matches `(rules, path)` bit by bit. A rule's path ends
 /// with `/`, and so does a looked-up path, so that rules match at component boundaries.
 #[derive(Clone, Copy, Debug)]

@@ -5,11 +5,11 @@ use core::{ffi::c_void, ptr};
 use aya_ebpf::{
     helpers::generated::{bpf_task_storage_delete, bpf_task_storage_get},
     macros::map,
-    maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf, lpm_trie::Key},
 };
 use lockc_common::{
-    Adoption, Container, ContainerName, Counter, InodeKey, KnownFile, Label, MAX_POLICIES, NameEnd,
-    NetworkKey, PathKey, Pending, Policy, PolicyName, RuntimeName,
+    Adoption, Container, ContainerName, Counter, HostDevice, InodeKey, KnownFile, Label,
+    MAX_POLICIES, NameEnd, NetworkKey, PathKey, Pending, Policy, PolicyName, RuntimeName,
 };
 
 use crate::{
@@ -151,6 +151,10 @@ pub(crate) static PATH_RULES: LpmTrie<PathKey, u32> = LpmTrie::with_max_entries(
 #[map]
 pub(crate) static PATH_ANCESTORS: HashMap<PathKey, u32> = HashMap::with_max_entries(131_072, 1);
 
+/// File systems that rules about the host are about. The value says nothing.
+#[map]
+pub(crate) static HOST_DEVICES: LpmTrie<HostDevice, u8> = LpmTrie::with_max_entries(131_072, 1);
+
 /// `(rules, kind, port, address)` → [`lockc_common::NetworkVerdict`]; the longest rule wins.
 #[map]
 pub(crate) static NETWORK_RULES: LpmTrie<NetworkKey, u32> = LpmTrie::with_max_entries(131_072, 1);
@@ -184,6 +188,22 @@ pub(crate) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Cou
 #[map]
 pub(crate) static SCRATCH: PerCpuArray<Scratch> =
     PerCpuArray::with_max_entries(crate::path::SCRATCH_SLOTS, 0);
+
+/// An LPM trie key with the alignment that the verifier wants of what lies on the stack.
+#[repr(C)]
+struct TrieKey<K> {
+    prefix_len: u32,
+    key: K,
+}
+
+/// What a trie has for the longest beginning of the `bits` of a key.
+#[inline(always)]
+pub(crate) fn longest<K, V: Copy>(trie: &LpmTrie<K, V>, bits: u32, key: K) -> Option<V> {
+    let key = TrieKey { prefix_len: bits, key };
+    // SAFETY: laid out as an LPM trie key, which aya has as a packed structure.
+    let key: &Key<K> = unsafe { &*(&raw const key).cast() };
+    trie.get(key).copied()
+}
 
 /// Adds one to a counter.
 #[inline(always)]

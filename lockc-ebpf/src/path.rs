@@ -104,34 +104,28 @@ impl BuiltPath {
         }
     }
 
-    /// What the longest rule that covers the path says: a [`PathVerdict`]. `Deny` if it cannot be looked up.
+    /// What the longest rule that covers the path says: a [`PathVerdict`]. The key is prepared.
     #[inline(always)]
-    fn verdict(&self, rules: u32) -> u32 {
-        if !self.prepare_key(rules) {
-            return PathVerdict::Deny as u32;
-        }
+    fn verdict(&self) -> u32 {
         // SAFETY: `prefix_len` and `key` are laid out as an LPM trie key, and the slot is ours.
         let key = unsafe { &*(&raw const (*self.scratch).prefix_len).cast() };
         PATH_RULES.get(key).copied().unwrap_or(PathVerdict::Allow as u32)
     }
 
-    /// What rules say of the path itself and of paths below it: bits of [`PathsBelow`].
+    /// What rules say of the path itself and of paths below it: bits of [`PathsBelow`]. The key is prepared.
     #[inline(always)]
-    fn below(&self, rules: u32) -> u32 {
+    fn below(&self) -> u32 {
         if self.len() as usize > PATH_RULE_LEN {
             return 0; // longer than any rule's ancestor
-        }
-        if !self.prepare_key(rules) {
-            return PathsBelow::DENIED | PathsBelow::READ_ONLY;
         }
         // SAFETY: the slot is ours, and the value is copied at once.
         unsafe { PATH_ANCESTORS.get(&(*self.scratch).key) }.copied().unwrap_or(0)
     }
 
     /// Whether no rule is about the directory of the path, or about anything below it: then what is said of the path goes
-    /// for all that is there. `dentry` is at the path's end.
+    /// for all that is there. `dentry` is at the path's end. The key is prepared, and not afterwards.
     #[inline(always)]
-    fn is_one_of_many(&self, dentry: u64, rules: u32) -> bool {
+    fn is_one_of_many(&self, dentry: u64) -> bool {
         let Some(name) = Step::name_len(dentry) else {
             return false;
         };
@@ -139,7 +133,7 @@ impl BuiltPath {
         let Some(len) = self.len().checked_sub(name.wrapping_add(1)) else {
             return false;
         };
-        if len == 0 || !self.prepare_key(rules) {
+        if len == 0 {
             return false;
         }
         if len as usize > PATH_RULE_LEN {
@@ -239,11 +233,16 @@ impl View {
         self.0 & Self::ONE_OF_MANY != 0
     }
 
+    /// What cannot be looked up is denied, and so is whatever is below.
     #[inline(always)]
     fn look_up(path: &BuiltPath, dentry: u64, rules: u32, wanted: u32) -> u64 {
-        let below = if wanted & Wanted::BELOW == 0 { 0 } else { path.below(rules) };
-        let answer = u64::from(below) << Self::BELOW | u64::from(path.verdict(rules));
-        if wanted & Wanted::DIRECTORY != 0 && path.is_one_of_many(dentry, rules) {
+        if !path.prepare_key(rules) {
+            let below = PathsBelow::DENIED | PathsBelow::READ_ONLY;
+            return u64::from(below) << Self::BELOW | PathVerdict::Deny as u64;
+        }
+        let below = if wanted & Wanted::BELOW == 0 { 0 } else { path.below() };
+        let answer = u64::from(below) << Self::BELOW | u64::from(path.verdict());
+        if wanted & Wanted::DIRECTORY != 0 && path.is_one_of_many(dentry) {
             answer | Self::ONE_OF_MANY
         } else {
             answer

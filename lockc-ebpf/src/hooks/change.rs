@@ -46,23 +46,6 @@ fn keep(subject: &Subject, operation: Operation, path: Path, dentry: Dentry) -> 
     kept.answer
 }
 
-/// As [`keep`], for what makes all that is remembered count no more: nothing is looked for there, or left there.
-#[inline(always)]
-fn keep_anew(
-    subject: &Subject,
-    operation: Operation,
-    path: Path,
-    dentry: Dentry,
-    below: u32,
-) -> Answer {
-    let at = entry(path, dentry);
-    let answer = known::keep(subject, dentry, at, operation == Operation::Rename);
-    if answer != Answer::Allow {
-        return answer;
-    }
-    keep_ruled(subject, operation, at, below, false).answer
-}
-
 /// Denies to change what the kernel shows of itself (an instance of tracefs is a directory that somebody makes, and a
 /// pin of bpffs goes with its name), what rules keep as it is, or a directory above something that `below` says of. If it
 /// `learns`, it says whether the same goes for everything in the directory.
@@ -121,13 +104,23 @@ pub(crate) fn make(dir: Path, name: Dentry) -> Answer {
     keep(&subject, Operation::Change, dir, name)
 }
 
-/// Removing a directory.
+/// Removing a directory. After it nothing that is remembered counts, so that nothing is left there.
 #[inline(always)]
 pub(crate) fn remove_directory(dir: Path, victim: Dentry) -> Answer {
     let Some(subject) = Subject::current() else {
         return Answer::Allow;
     };
-    keep_anew(&subject, Operation::Change, dir, victim, 0)
+    let at = entry(dir, victim);
+    let answer = known::keep(&subject, victim, at, false);
+    if answer != Answer::Allow {
+        return answer;
+    }
+    if Question::of_name(dir, victim, subject.label)
+        .is_some_and(|question| question.allows(memo::CHANGE))
+    {
+        return Answer::Allow;
+    }
+    keep_ruled(&subject, Operation::Change, at, 0, false).answer
 }
 
 /// `truncate(2)` needs no open.
@@ -175,16 +168,30 @@ pub(crate) fn rename(
     if answer != Answer::Allow {
         return answer;
     }
-    let answer = keep_anew(&subject, Operation::Rename, old_dir, victim, KEPT);
+    let (from, to) = (entry(old_dir, victim), entry(new_dir, replaced));
+    let answer = known::keep(&subject, victim, from, true);
     if answer != Answer::Allow {
         return answer;
     }
-    let inode = replaced.inode();
+    let answer = known::keep(&subject, replaced, to, true);
+    if answer != Answer::Allow {
+        return answer;
+    }
+    // Below a file there is nothing, and rules about itself are its verdict.
+    let has_below = victim.is_directory() || replaced.is_directory();
+    let below = if has_below { KEPT } else { 0 };
+    let kept = keep_ruled(&subject, Operation::Rename, from, below, true);
+    // What is said of everything in a directory, and below that, goes for the other name as well.
+    if kept.answer != Answer::Allow
+        || (kept.is_one_of_many && old_dir.location() == new_dir.location())
+    {
+        return kept.answer;
+    }
     // What is there is replaced, or, by RENAME_EXCHANGE, carried away in turn: since 5.19 the hook
     // is called once for both (security_path_rename, security/security.c).
     // A new directory above may bring along what is to be read there; to what cannot be read it adds nothing.
-    let below = if inode.is_none() { PathsBelow::READ_ONLY } else { KEPT };
-    keep_anew(&subject, Operation::Rename, new_dir, replaced, below)
+    let below = if replaced.is_negative() { below & PathsBelow::READ_ONLY } else { below };
+    keep_ruled(&subject, Operation::Rename, to, below, false).answer
 }
 
 #[inline(always)]

@@ -1,11 +1,12 @@
 //! Paths of the host that are out of reach, through whatever mount.
 
-use lockc_common::{HOST_RULES, Operation, PathVerdict, PathsBelow, PolicyFlags};
+use lockc_common::{HOST_RULES, HostDevice, Operation, PathVerdict, PathsBelow, PolicyFlags};
 
 use crate::{
     Answer,
     container::Subject,
-    kernel::{Location, MountOwner, Step, mount_owner, superblock_of},
+    kernel::{Location, MountOwner, Step, device_of, mount_owner, superblock_of},
+    maps::{HOST_DEVICES, longest},
     path::{View, Wanted},
     report::Object,
 };
@@ -25,12 +26,16 @@ impl From<Answer> for Reach {
 }
 
 /// Denies what lies at or below such a path on its file system; if what is below is wanted, a directory above one as well.
-/// So is what cannot be told: a handle of a file whose directories are not known.
+/// So is what cannot be told: a handle of a file whose directories are not known, on a file system that has such a path.
 #[inline(always)]
 pub(crate) fn reach(subject: &Subject, at: Location, wanted: Wanted) -> Reach {
     if !subject.wants(PolicyFlags::HOST_PATHS)
         || matches!(mount_owner(at.mount), MountOwner::Internal)
     {
+        return Reach { answer: Answer::Allow, is_one_of_many: true };
+    }
+    let is_concerned = device_of(at.dentry).is_none_or(|device| has_rule(subject.rules, device));
+    if !is_concerned {
         return Reach { answer: Answer::Allow, is_one_of_many: true };
     }
     let seen = View::on_file_system(at.dentry, subject.rules | HOST_RULES, wanted);
@@ -45,6 +50,12 @@ pub(crate) fn reach(subject: &Subject, at: Location, wanted: Wanted) -> Reach {
     }
     // The container's name for it; the host's is in the policy.
     subject.deny(Operation::HostPath, Object::At(at)).into()
+}
+
+/// Whether a rule is about the file system: of most there is none, and then there is no need for a path.
+#[inline(always)]
+fn has_rule(rules: u32, device: u32) -> bool {
+    longest(&HOST_DEVICES, HostDevice::BITS, HostDevice { rules, device }).is_some()
 }
 
 /// Whether the whole file system of the dentry is the container's, whose root directory is at `root`.

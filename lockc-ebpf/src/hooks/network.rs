@@ -9,7 +9,7 @@ use crate::{
     Answer,
     container::Subject,
     kernel::{Sock, read},
-    maps::NETWORK_RULES,
+    maps::{NETWORK_RULES, longest},
     report::Object,
 };
 
@@ -142,17 +142,7 @@ fn is_family_allowed(rules: u32, number: u32) -> bool {
     look_up(key).0 != 0
 }
 
-/// An LPM trie key with the alignment that the verifier wants of what lies on the stack.
-#[repr(C)]
-struct TrieKey {
-    prefix_len: u32,
-    key: NetworkKey,
-}
-
 #[inline(always)]
 fn look_up(key: NetworkKey) -> NetworkVerdict {
-    let key = TrieKey { prefix_len: NetworkKey::BITS, key };
-    // SAFETY: laid out as an LPM trie key, which aya has as a packed structure.
-    let key = unsafe { &*(&raw const key).cast() };
-    NETWORK_RULES.get(key).map_or(NetworkVerdict(0), |verdict| NetworkVerdict(*verdict))
+    longest(&NETWORK_RULES, NetworkKey::BITS, key).map_or(NetworkVerdict(0), NetworkVerdict)
 }

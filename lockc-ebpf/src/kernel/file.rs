@@ -120,6 +120,16 @@ impl Dentry {
         if inode.is_null() || opaque(inode as u64) == 0 { None } else { Some(Inode(inode)) }
     }
 
+    #[inline(always)]
+    pub(crate) fn is_negative(self) -> bool {
+        self.node().is_none()
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_directory(self) -> bool {
+        self.node().is_some_and(Inode::is_directory)
+    }
+
     /// Identity of the inode; `None` for a negative dentry.
     #[inline(always)]
     pub(crate) fn inode(self) -> Option<InodeKey> {

@@ -80,6 +80,7 @@ impl Maps {
                 take(kernel, "POLICY_NAMES")?,
                 take(kernel, "PATH_RULES")?,
                 take(kernel, "PATH_ANCESTORS")?,
+                take(kernel, "HOST_DEVICES")?,
                 take(kernel, "NETWORK_RULES")?,
             )),
             known_files: Mutex::new(take(kernel, "KNOWN_FILES")?),

@@ -7,10 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use aya::maps::{Array, HashMap, LpmTrie, MapData, MapError, lpm_trie::Key};
+use aya::{
+    Pod,
+    maps::{Array, HashMap, LpmTrie, MapData, MapError, lpm_trie::Key},
+};
 use lockc_common::{
-    EXEC_RULES, HOST_RULES, MAX_POLICIES, NetworkKey, PATH_RULE_LEN, POLICY_NAME_LEN, PathKey,
-    PathVerdict, PathsBelow, Policy, PolicyFlags, PolicyName,
+    EXEC_RULES, HOST_PREFIX, HOST_RULES, HostDevice, MAX_POLICIES, NetworkKey, PATH_RULE_LEN,
+    POLICY_NAME_LEN, PathKey, PathVerdict, PathsBelow, Policy, PolicyFlags, PolicyName,
 };
 use nix::{errno::Errno, libc};
 
@@ -113,12 +116,30 @@ fn number(rules: u32) -> u32 {
     rules & !(EXEC_RULES | HOST_RULES)
 }
 
+/// The device that a rule about the host is about.
+fn device(rule: &[u8]) -> Option<u32> {
+    rule.get(1..HOST_PREFIX)?.first_chunk().copied().map(u32::from_le_bytes)
+}
+
+fn remove_from_trie<K: Pod, V: Pod>(
+    map: &mut LpmTrie<MapData, K, V>,
+    is_meant: impl Fn(&K) -> bool,
+) {
+    let keys: Vec<_> = map.keys().flatten().filter(|key| is_meant(&key.data())).collect();
+    for key in keys {
+        // Absent is as good as removed.
+        let _ = map.remove(&key);
+    }
+}
+
 /// The maps that make up policies.
 pub(super) struct Policies {
     slots: Array<MapData, Policy>,
     names: HashMap<MapData, u32, PolicyName>,
     rules: LpmTrie<MapData, PathKey, u32>,
     ancestors: HashMap<MapData, PathKey, u32>,
+    /// File systems that rules about the host are about.
+    devices: LpmTrie<MapData, HostDevice, u8>,
     network: LpmTrie<MapData, NetworkKey, u32>,
     /// Numbers of rules that no policy has any more, and that programs may still be looking at.
     retired: BTreeSet<u32>,
@@ -143,10 +164,11 @@ impl Policies {
         names: HashMap<MapData, u32, PolicyName>,
         rules: LpmTrie<MapData, PathKey, u32>,
         ancestors: HashMap<MapData, PathKey, u32>,
+        devices: LpmTrie<MapData, HostDevice, u8>,
         network: LpmTrie<MapData, NetworkKey, u32>,
     ) -> Self {
         let mut policies =
-            Self { slots, names, rules, ancestors, network, retired: BTreeSet::new() };
+            Self { slots, names, rules, ancestors, devices, network, retired: BTreeSet::new() };
         // What a daemon that was killed had installed or retired by half.
         let live: HashSet<u32> =
             policies.ids().into_iter().map(|id| policies.slot(id).rules()).collect();
@@ -174,7 +196,8 @@ impl Policies {
         let rules = self.rules.keys().flatten().map(|key| number(key.data().rules));
         let network = self.network.keys().flatten().map(|key| key.data().rules);
         let ancestors = self.ancestors.keys().flatten().map(|key| number(key.rules));
-        rules.chain(ancestors).chain(network).collect()
+        let devices = self.devices.keys().flatten().map(|key| key.data().rules);
+        rules.chain(ancestors).chain(devices).chain(network).collect()
     }
 
     pub(super) fn name(&self, id: u32) -> Option<String> {
@@ -317,6 +340,14 @@ impl Policies {
                 }
             }
         }
+        for (path, _) in &policy.host {
+            let device = device(path).ok_or_else(|| LoadError::Map {
+                name: "HOST_DEVICES",
+                reason: format!("a rule of policy {} is about no device", policy.name),
+            })?;
+            let key = Key::new(HostDevice::BITS, HostDevice { rules, device });
+            self.devices.insert(&key, 0, 0).map_err(failed("HOST_DEVICES"))?;
+        }
         for NetworkRule { key, bits, verdict } in &policy.network {
             let key = Key::new(*bits, NetworkKey { rules, ..*key });
             self.network.insert(&key, verdict.0, 0).map_err(failed("NETWORK_RULES"))?;
@@ -325,21 +356,13 @@ impl Policies {
     }
 
     fn remove_rules(&mut self, rules: u32) {
-        let keys: Vec<_> =
-            self.rules.keys().flatten().filter(|key| number(key.data().rules) == rules).collect();
-        for key in keys {
-            // Absent is as good as removed.
-            let _ = self.rules.remove(&key);
-        }
+        remove_from_trie(&mut self.rules, |key| number(key.rules) == rules);
+        remove_from_trie(&mut self.devices, |key| key.rules == rules);
+        remove_from_trie(&mut self.network, |key| key.rules == rules);
         let keys: Vec<_> =
             self.ancestors.keys().flatten().filter(|key| number(key.rules) == rules).collect();
         for key in keys {
             let _ = self.ancestors.remove(&key);
-        }
-        let keys: Vec<_> =
-            self.network.keys().flatten().filter(|key| key.data().rules == rules).collect();
-        for key in keys {
-            let _ = self.network.remove(&key);
         }
     }
 
@@ -440,6 +463,10 @@ mod tests {
         for bits in [0, EXEC_RULES, HOST_RULES] {
             assert_eq!(number(7 | bits), 7);
         }
+        for (rule, _) in &rules {
+            assert_eq!(device(rule), Some(0x2f01));
+        }
+        assert_eq!(device(b"/\x01/"), None);
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use aya::maps::{MapInfo, MapType, lpm_trie};
 use lockc_common::{
-    Container, ContainerName, InodeKey, KnownFile, Label, NameEnd, NetworkKey, PathKey, Pending,
-    Policy, PolicyName, RuntimeName,
+    Container, ContainerName, HostDevice, InodeKey, KnownFile, Label, NameEnd, NetworkKey, PathKey,
+    Pending, Policy, PolicyName, RuntimeName,
 };
 
 /// A map that lives as long as the machine is up: a starting daemon takes it over.
@@ -31,6 +31,7 @@ pub const PINNED_MAPS: &[Shape] = &[
     shape::<InodeKey, u8>("DRIFTED", MapType::Hash),
     shape::<u32, u64>("EPOCH", MapType::Array),
     shape::<(), ()>("EVENTS", MapType::RingBuf),
+    shape::<lpm_trie::Key<HostDevice>, u8>("HOST_DEVICES", MapType::LpmTrie),
     shape::<InodeKey, KnownFile>("KNOWN_FILES", MapType::Hash),
     shape::<u32, Label>("LABELS", MapType::TaskStorage),
     shape::<u64, u64>("MOUNT_NAMESPACES", MapType::Hash),

@@ -165,6 +165,10 @@ fn read_only(context: &Context) -> Result<()> {
 /// Names: a file, and a directory above one, keep theirs, and nobody takes it.
 fn read_only_names(context: &Context) -> Result<()> {
     let dir = "/srv/ro";
+    let swap = |name, line| {
+        let attack = on("/srv/open", name, line, RENAME);
+        Attack { gain: CONTENT.to_owned(), ..attack }
+    };
     let attacks = [
         on(dir, "from", "move @ /srv/open/fromx", RENAME),
         on(dir, "to", "move /srv/open/to @x", RENAME),
@@ -174,6 +178,9 @@ fn read_only_names(context: &Context) -> Result<()> {
         on(dir, "link-from", "hard-link @ /srv/open/link-fromx", RENAME),
         on(dir, "link-to", "hard-link /srv/open/link-to @x", RENAME),
         on(dir, "link-write", "link-write @ /srv/open/link-writex x", RENAME),
+        // A file takes the place of a directory above.
+        swap("swap", "exchange-read @ /srv/above /srv/open/file"),
+        swap("swap-back", "exchange-read /srv/above @ /srv/open/file"),
         on("/srv", "above", "move @ /srv/open/moved", RENAME),
         // A directory that is not there yet, with what shall be read-only in it.
         on("/srv/open", "brought", "move @d /srv/new", RENAME),
@@ -193,6 +200,9 @@ fn blocked(context: &Context) -> Result<()> {
         on(dir, "unnamed", "unnamed @d", OPEN),
         on(dir, "from", "move @ /srv/open/fromx", RENAME),
         on(dir, "to", "move /srv/open/to @x", RENAME),
+        // In one directory, where a rule is about one of the names.
+        on("/srv", "beside", "move @ /srv/probe", RENAME),
+        free("/srv", "beside-free", "move @ @x"),
         on(dir, "link-from", "hard-link @ /srv/open/link-fromx", RENAME),
         on(dir, "link-to", "hard-link /srv/open/link-to @x", RENAME),
         Attack { gain: CONTENT.to_owned(), ..on(dir, "read", "read @", OPEN) },
@@ -202,7 +212,7 @@ fn blocked(context: &Context) -> Result<()> {
         free("/srv/open", "own-mkdir", "mkdir @x"),
         free("/srv/secret/public", "exception", "chmod @"),
     ]);
-    let dirs = ["secret", "secret/public", "open"];
+    let dirs = [".", "secret", "secret/public", "open"];
     tried(context, "blocked-paths", "blocked", &dirs, &attacks)
 }
 
