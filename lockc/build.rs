@@ -59,20 +59,21 @@ fn main() -> anyhow::Result<()> {
 }
 
 /// Takes the DWARF out of the object: it is there for the BTF that is made from it, and is three
-/// quarters of the file. Its sections stay, empty, so that no index changes.
+/// quarters of the file. So does half of the rest: the numbers of lines, which are for the verifier's log
+/// only, and relocations of BTF, which are for linkers. Their sections stay, empty, so that no index changes.
 fn strip(path: &Path) -> anyhow::Result<()> {
     let data = std::fs::read(path)?;
     if data.is_empty() {
         return Ok(()); // AYA_BUILD_SKIP
     }
-    let stripped =
-        without_dwarf(&data).context("the BPF object is not the ELF file it should be")?;
+    let stripped = without_debugging(&data);
+    let stripped = stripped.context("the BPF object is not the ELF file it should be")?;
     std::fs::write(path, stripped)?;
     Ok(())
 }
 
 /// Offsets are those of 64-bit little-endian ELF (elf(5)).
-fn without_dwarf(data: &[u8]) -> Option<Vec<u8>> {
+fn without_debugging(data: &[u8]) -> Option<Vec<u8>> {
     const HEADER: usize = 64;
     const SECTION: usize = 64;
     let number = |at: usize, len: usize| -> Option<usize> {
@@ -87,15 +88,23 @@ fn without_dwarf(data: &[u8]) -> Option<Vec<u8>> {
         let at = table + index * SECTION;
         let mut header = data.get(at..at + SECTION)?.to_vec();
         let name = data.get(names + number(at, 4)?..)?;
-        if name.starts_with(b".debug") || name.starts_with(b".rel.debug") {
+        let is_for_debugging = [b".debug".as_slice(), b".rel.debug", b".rel.BTF"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix));
+        if is_for_debugging {
             header[4..8].fill(0); // SHT_NULL
             header[24..40].fill(0); // nowhere, and no bytes: where they were depends on paths in them
         } else if number(at + 4, 4)? != 8 {
             // Anything but SHT_NOBITS has bytes in the file.
             let (offset, size) = (number(at + 24, 8)?, number(at + 32, 8)?);
+            let mut content = data.get(offset..offset + size)?.to_vec();
+            if name.starts_with(b".BTF.ext\0") {
+                content = without_lines(content)?;
+                header[32..40].copy_from_slice(&(content.len() as u64).to_le_bytes());
+            }
             out.resize(out.len().next_multiple_of(16), 0);
             header[24..32].copy_from_slice(&(out.len() as u64).to_le_bytes());
-            out.extend(data.get(offset..offset + size)?);
+            out.extend(content);
         }
         headers.extend(header);
     }
@@ -104,4 +113,26 @@ fn without_dwarf(data: &[u8]) -> Option<Vec<u8>> {
     out[0x28..0x30].copy_from_slice(&table);
     out.extend(headers);
     Some(out)
+}
+
+/// What functions there are, and nothing else (`Documentation/bpf/btf.rst`, section 4.2, 6.12): a header that says where
+/// after it each part begins and how long it is. Rust makes no third part (CO-RE relocations).
+fn without_lines(mut content: Vec<u8>) -> Option<Vec<u8>> {
+    const HEADER: u32 = 32;
+    const FUNCTIONS: usize = 8;
+    const LINES: usize = 16;
+    const RELOCATIONS: usize = 24;
+    let number = |content: &[u8], at: usize| -> Option<u32> {
+        content.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes)
+    };
+    let (functions, len) = (number(&content, FUNCTIONS)?, number(&content, FUNCTIONS + 4)?);
+    if number(&content, 4)? != HEADER || functions != 0 || number(&content, RELOCATIONS + 4)? != 0 {
+        return None;
+    }
+    for part in [LINES, RELOCATIONS] {
+        content.get_mut(part..part + 4)?.copy_from_slice(&len.to_le_bytes());
+        content.get_mut(part + 4..part + 8)?.fill(0);
+    }
+    content.truncate(usize::try_from(HEADER + len).ok()?);
+    Some(content)
 }
