@@ -92,6 +92,34 @@ fn process(pid: u32) -> Result<()> {
         }
     }
     println!("  descriptors: {}", fs::read_dir(format!("/proc/{pid}/fd"))?.count());
+    memory(pid)
+}
+
+/// Prints of what resident memory consists (`proc_pid_smaps(5)`).
+fn memory(pid: u32) -> Result<()> {
+    let mut parts: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut part = "";
+    for line in fs::read_to_string(format!("/proc/{pid}/smaps"))?.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.as_slice() {
+            ["Rss:", kib, "kB"] => *parts.entry(part).or_default() += kib.parse::<u64>()?,
+            // The first line of a mapping: addresses, rights, offset, device, inode, and what it is.
+            [range, rights, _, _, _, name @ ..] if range.contains('-') => {
+                part = match (name.first().copied().unwrap_or_default(), *rights) {
+                    (path, "r-xp") if path.ends_with("/lockc") => "code",
+                    (path, _) if path.ends_with("/lockc") => "the binary's data",
+                    ("anon_inode:bpf-map", _) => "ring buffer and maps",
+                    ("[heap]", _) => "heap",
+                    ("" | "[stack]", _) => "stacks, and what is anonymous besides",
+                    _ => "the kernel's",
+                };
+            }
+            _ => {}
+        }
+    }
+    for (part, kib) in parts {
+        println!("    {kib:>6} kB  {part}");
+    }
     Ok(())
 }
 
