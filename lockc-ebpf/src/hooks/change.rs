@@ -177,8 +177,10 @@ pub(crate) fn rename(
     if answer != Answer::Allow {
         return answer;
     }
-    // Below a file there is nothing, and rules about itself are its verdict.
-    let has_below = victim.is_directory() || replaced.is_directory();
+    // Below a file there is nothing, and rules about itself are its verdict. Not so on the host: a file on which one of
+    // its paths is mounted may be opened, and keeps its name.
+    let has_below =
+        subject.wants(PolicyFlags::HOST_PATHS) || victim.is_directory() || replaced.is_directory();
     let below = if has_below { KEPT } else { 0 };
     let kept = keep_ruled(&subject, Operation::Rename, from, below, true);
     // What is said of everything in a directory, and below that, goes for the other name as well.
