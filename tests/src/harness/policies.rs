@@ -59,7 +59,8 @@ pub(crate) const OWN: &[(&str, &str)] = &[
         "no-host-files",
         "extends = \"baseline\"\n\
          host_paths.deny = [\"/srv/lockc-host/secret\", \"/srv/lockc-host/deep/kept\", \
-         \"/srv/lockc-host/link\", \"/srv/lockc-mounts/volume/inside\", \"/srv/lockc-mounts/kept\"]\n",
+         \"/srv/lockc-host/link\", \"/srv/lockc-mounts/volume/inside\", \"/srv/lockc-mounts/file\", \
+         \"/srv/lockc-mounts/kept\"]\n",
     ),
     ("allow-family", "extends = \"baseline\"\nnetwork.families = [\"xdp\"]\n"),
     ("non-root", "extends = \"baseline\"\nrun_as_non_root = true\n"),

@@ -38,7 +38,8 @@ const DENIED: &[&str] = &["host-path"];
 /// What is on the host: `secret`, `deep/kept` and `linked`, to which `link` leads, are out of reach, and `beside`
 /// is not.
 const HOST: &str = "/srv/lockc-host";
-/// Besides, `volume/inside`, on a file system of its own, and `kept`, below which others are mounted.
+/// Besides, `volume/inside`, on a file system of its own, `file`, on which another is mounted, and `kept`, below which
+/// others are mounted.
 const MOUNTS: &str = "/srv/lockc-mounts";
 /// What every file has.
 const CONTENT: &str = "of the host";
@@ -189,8 +190,13 @@ fn tmpfs(at: &Path, file: &str) -> Result<()> {
 /// A path on a file system that was mounted before the daemon started: at the end of the phase without it.
 fn mounted(context: &Context) -> Result<()> {
     let volume = Path::new(MOUNTS).join("volume");
+    let file = Path::new(MOUNTS).join("file");
     if context.phase() == Phase::Off {
         tmpfs(&volume, "inside/file")?;
+        fs::write(&file, "")?;
+        fs::write(volume.join("source"), CONTENT)?;
+        let (none, bind) = (None::<&str>, MsFlags::MS_BIND);
+        mount(Some(&volume.join("source")), &file, none, bind, none).context("mount a file")?;
         fs::write(volume.join("beside"), format!("{CONTENT}\n"))?;
     }
     let attacks = [
@@ -216,6 +222,7 @@ fn mounted(context: &Context) -> Result<()> {
     let attacks = [
         on("", "rename", "rename-there-and-back /data/srv/lockc-mounts/volume /data/srv/moved"),
         on("", "rename-above", "rename-there-and-back /data/srv/lockc-mounts /data/srv/moved"),
+        on("", "rename-file", "rename-there-and-back /data/srv/lockc-mounts/file /data/srv/moved"),
         Attack::ordinary("beneath", "reach /data/srv/lockc-mounts/volume"),
     ];
     let setup = |bundle: &mut Bundle| {
@@ -223,6 +230,7 @@ fn mounted(context: &Context) -> Result<()> {
     };
     attack_under(context, POLICY, "host-beneath", setup, &attacks)?;
     if context.phase() == Phase::On {
+        unmount(context, &file)?;
         unmount(context, &volume)?;
     }
     Ok(())
