@@ -20,13 +20,32 @@ use crate::{
     report::Object,
 };
 
-/// What stays where it is: a path that rules keep, and the directories above it.
-const KEPT: u32 = PathsBelow::DENIED | PathsBelow::READ_ONLY;
+/// Which names stay, besides those that have a rule of their own.
+#[derive(Clone, Copy)]
+struct Names {
+    /// Those on the way to a path of the host. Removing one takes away what is mounted on it in other mount namespaces
+    /// (`detach_mounts`, fs/namei.c, 6.12).
+    of_host: bool,
+    /// Those above a path of which rules say one of these, bits of [`PathsBelow`].
+    above: u32,
+}
+
+impl Names {
+    const NONE: Self = Self { of_host: false, above: 0 };
+    /// What is removed has nothing below it, but for what is mounted on it.
+    const REMOVED: Self = Self { of_host: true, above: 0 };
+}
 
 /// Denies to change runtime binaries and lockc's own files, and all that [`keep_ruled`] is for: what `dentry` names, on the
 /// mount of `path`. What is remembered of its directory goes for its name, and for all that is below it.
 #[inline(always)]
-fn keep(subject: &Subject, operation: Operation, path: Path, dentry: Dentry) -> Answer {
+fn keep(
+    subject: &Subject,
+    operation: Operation,
+    path: Path,
+    dentry: Dentry,
+    names: Names,
+) -> Answer {
     let at = entry(path, dentry);
     let answer = known::keep(subject, dentry, at, operation == Operation::Rename);
     if answer != Answer::Allow {
@@ -36,7 +55,7 @@ fn keep(subject: &Subject, operation: Operation, path: Path, dentry: Dentry) -> 
     if question.is_some_and(|question| question.allows(memo::CHANGE)) {
         return Answer::Allow;
     }
-    let kept = keep_ruled(subject, operation, at, 0, question.is_some());
+    let kept = keep_ruled(subject, operation, at, names, question.is_some());
     if let Some(question) = &question
         && kept.is_one_of_many
     {
@@ -47,14 +66,14 @@ fn keep(subject: &Subject, operation: Operation, path: Path, dentry: Dentry) -> 
 }
 
 /// Denies to change what the kernel shows of itself (an instance of tracefs is a directory that somebody makes, and a
-/// pin of bpffs goes with its name), what rules keep as it is, or a directory above something that `below` says of. If it
-/// `learns`, it says whether the same goes for everything in the directory.
+/// pin of bpffs goes with its name), what rules keep as it is, or one of those `names`. If it `learns`, it says whether the
+/// same goes for everything in the directory.
 #[inline(always)]
 fn keep_ruled(
     subject: &Subject,
     operation: Operation,
     at: Location,
-    below: u32,
+    names: Names,
     learns: bool,
 ) -> Reach {
     if subject.wants(PolicyFlags::KERNEL_INTERFACES)
@@ -62,8 +81,7 @@ fn keep_ruled(
     {
         return subject.deny(Operation::KernelInterface, Object::At(at)).into();
     }
-    let moves = below & PathsBelow::DENIED != 0;
-    let reach = host_path::reach(subject, at, Wanted::new(moves, learns));
+    let reach = host_path::reach(subject, at, Wanted::new(names.of_host, learns));
     if reach.answer != Answer::Allow
         || !subject.wants(PolicyFlags::PATHS)
         || matches!(mount_owner(at.mount), MountOwner::Internal)
@@ -71,11 +89,11 @@ fn keep_ruled(
         return reach;
     }
     let learns = learns && reach.is_one_of_many;
-    let seen = View::of(at, subject.label, subject.rules, Wanted::new(below != 0, learns));
+    let seen = View::of(at, subject.label, subject.rules, Wanted::new(names.above != 0, learns));
     if !seen.has_path() {
         return subject.deny(operation, Object::Number(0)).into();
     }
-    if seen.verdict() != PathVerdict::Allow as u32 || seen.below() & below != 0 {
+    if seen.verdict() != PathVerdict::Allow as u32 || seen.below() & names.above != 0 {
         return subject.deny(operation, Object::At(at)).into();
     }
     Reach { answer: Answer::Allow, is_one_of_many: seen.is_one_of_many() }
@@ -92,7 +110,7 @@ pub(crate) fn attributes(path: Path) -> Answer {
     let Some(subject) = Subject::current() else {
         return Answer::Allow;
     };
-    keep(&subject, Operation::Change, path, path.dentry())
+    keep(&subject, Operation::Change, path, path.dentry(), Names::NONE)
 }
 
 /// A new entry: a directory, a link, a device, a FIFO, a socket, or a file that is going to be opened.
@@ -101,7 +119,7 @@ pub(crate) fn make(dir: Path, name: Dentry) -> Answer {
     let Some(subject) = Subject::current() else {
         return Answer::Allow;
     };
-    keep(&subject, Operation::Change, dir, name)
+    keep(&subject, Operation::Change, dir, name, Names::NONE)
 }
 
 /// Removing a directory. After it nothing that is remembered counts, so that nothing is left there.
@@ -120,7 +138,7 @@ pub(crate) fn remove_directory(dir: Path, victim: Dentry) -> Answer {
     {
         return Answer::Allow;
     }
-    keep_ruled(&subject, Operation::Change, at, 0, false).answer
+    keep_ruled(&subject, Operation::Change, at, Names::REMOVED, false).answer
 }
 
 /// `truncate(2)` needs no open.
@@ -129,7 +147,7 @@ pub(crate) fn truncate(path: Path) -> Answer {
     let Some(subject) = Subject::current() else {
         return Answer::Allow;
     };
-    keep(&subject, Operation::Change, path, path.dentry())
+    keep(&subject, Operation::Change, path, path.dentry(), Names::NONE)
 }
 
 /// `ftruncate(2)`, of what was opened before the task was contained. Before 6.2 it came to [`truncate`].
@@ -147,7 +165,7 @@ pub(crate) fn unlink(dir: Path, victim: Dentry) -> Answer {
     let Some(subject) = Subject::current() else {
         return Answer::Allow;
     };
-    keep(&subject, Operation::Change, dir, victim)
+    keep(&subject, Operation::Change, dir, victim, Names::REMOVED)
 }
 
 /// A rename may replace a runtime binary, or carry a path away under another name: then the path itself, and every
@@ -177,12 +195,11 @@ pub(crate) fn rename(
     if answer != Answer::Allow {
         return answer;
     }
-    // Below a file there is nothing, and rules about itself are its verdict. Not so on the host: a file on which one of
-    // its paths is mounted may be opened, and keeps its name.
-    let has_below =
-        subject.wants(PolicyFlags::HOST_PATHS) || victim.is_directory() || replaced.is_directory();
-    let below = if has_below { KEPT } else { 0 };
-    let kept = keep_ruled(&subject, Operation::Rename, from, below, true);
+    // Below a file there is nothing, and rules about itself are its verdict.
+    let has_below = victim.is_directory() || replaced.is_directory();
+    let above = if has_below { PathsBelow::DENIED | PathsBelow::READ_ONLY } else { 0 };
+    let names = Names { of_host: true, above };
+    let kept = keep_ruled(&subject, Operation::Rename, from, names, true);
     // What is said of everything in a directory, and below that, goes for the other name as well.
     if kept.answer != Answer::Allow
         || (kept.is_one_of_many && old_dir.location() == new_dir.location())
@@ -192,8 +209,12 @@ pub(crate) fn rename(
     // What is there is replaced, or, by RENAME_EXCHANGE, carried away in turn: since 5.19 the hook
     // is called once for both (security_path_rename, security/security.c).
     // A new directory above may bring along what is to be read there; to what cannot be read it adds nothing.
-    let below = if replaced.is_negative() { below & PathsBelow::READ_ONLY } else { below };
-    keep_ruled(&subject, Operation::Rename, to, below, false).answer
+    let names = if replaced.is_negative() {
+        Names { of_host: false, above: above & PathsBelow::READ_ONLY }
+    } else {
+        names
+    };
+    keep_ruled(&subject, Operation::Rename, to, names, false).answer
 }
 
 #[inline(always)]
@@ -216,11 +237,11 @@ pub(crate) fn link(target: Dentry, dir: Path, name: Dentry) -> Answer {
     if answer != Answer::Allow {
         return answer;
     }
-    let answer = keep(&subject, Operation::Rename, dir, target);
+    let answer = keep(&subject, Operation::Rename, dir, target, Names::NONE);
     if answer != Answer::Allow {
         return answer;
     }
-    keep(&subject, Operation::Rename, dir, name)
+    keep(&subject, Operation::Rename, dir, name, Names::NONE)
 }
 
 /// `mnt_want_write` and `mnt_want_write_file` (fs/namespace.c, 6.12) have let the task change something on `mount`:
@@ -288,5 +309,5 @@ fn keep_inode(subject: &Subject, dentry: u64) -> Answer {
     if !is_mount_of(mount, dentry) {
         return Answer::Allow; // a layer of the file system that is changed, which was looked at before
     }
-    keep_ruled(subject, Operation::Change, Location { mount, dentry }, 0, false).answer
+    keep_ruled(subject, Operation::Change, Location { mount, dentry }, Names::NONE, false).answer
 }

@@ -60,7 +60,8 @@ pub(crate) const OWN: &[(&str, &str)] = &[
         "extends = \"baseline\"\n\
          host_paths.deny = [\"/srv/lockc-host/secret\", \"/srv/lockc-host/deep/kept\", \
          \"/srv/lockc-host/link\", \"/srv/lockc-mounts/volume/inside\", \"/srv/lockc-mounts/file\", \
-         \"/srv/lockc-mounts/kept\"]\n",
+         \"/srv/lockc-mounts/kept\", \"/srv/lockc-points/file\", \"/srv/lockc-points/replaced\", \
+         \"/srv/lockc-points/volume/inside\"]\n",
     ),
     ("allow-family", "extends = \"baseline\"\nnetwork.families = [\"xdp\"]\n"),
     ("non-root", "extends = \"baseline\"\nrun_as_non_root = true\n"),

@@ -1,7 +1,7 @@
 //! Paths of the host that are out of reach, by whatever name or mount.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     fs,
     os::unix::{fs::symlink, net::UnixListener},
     path::Path,
@@ -23,6 +23,7 @@ pub(crate) const TESTS: &[Test] = &[
     test("reach", With::EachKind, reach),
     test("change", With::One, change),
     test("mounted", With::One, mounted),
+    test("mount-points", With::One, mount_points),
     test("mounted-later", With::One, mounted_later),
     test("own-root", With::One, own_root),
     test("first-program", With::One, first_program),
@@ -41,6 +42,8 @@ const HOST: &str = "/srv/lockc-host";
 /// Besides, `volume/inside`, on a file system of its own, `file`, on which another is mounted, and `kept`, below which
 /// others are mounted.
 const MOUNTS: &str = "/srv/lockc-mounts";
+/// Besides, `file` and `replaced`, on which others are mounted, and `volume/inside`, on a file system of its own.
+const POINTS: &str = "/srv/lockc-points";
 /// What every file has.
 const CONTENT: &str = "of the host";
 
@@ -232,6 +235,63 @@ fn mounted(context: &Context) -> Result<()> {
     if context.phase() == Phase::On {
         unmount(context, &file)?;
         unmount(context, &volume)?;
+    }
+    Ok(())
+}
+
+/// Makes [`POINTS`] anew, with what is mounted there.
+fn plant_points() -> Result<()> {
+    let points = Path::new(POINTS);
+    let _ = fs::remove_dir_all(points);
+    let volume = points.join("volume");
+    tmpfs(&volume, "inside/file")?;
+    let source = volume.join("source");
+    fs::write(&source, CONTENT)?;
+    for name in ["file", "replaced", "new"] {
+        fs::write(points.join(name), "")?;
+    }
+    for name in ["file", "replaced"] {
+        let (none, bind) = (None::<&str>, MsFlags::MS_BIND);
+        mount(Some(&source), &points.join(name), none, bind, none).context("mount a file")?;
+    }
+    Ok(())
+}
+
+/// A container that has not the mount, only what lies beneath, would end it on the host by removing that.
+fn mount_points(context: &Context) -> Result<()> {
+    let is_mounted = |name: &str| -> Result<bool> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").context("read mountinfo")?;
+        Ok(mounts.contains(&format!(" {POINTS}/{name} ")))
+    };
+    let attacks = [
+        on("", "unlink", "unlink /data/file"),
+        on("", "rmdir", "rmdir /data/volume"),
+        on("", "replace", "move /data/new /data/replaced"),
+        Attack::ordinary("own-unlink", "unlink /data/own"),
+    ];
+    let names = ["file", "volume", "replaced"];
+    let is_first = Cell::new(true);
+    let before = || {
+        if context.phase() == Phase::Off {
+            plant_points()?;
+        } else if !is_first.replace(false) {
+            // A privileged container removes them without what is mounted on them: nothing is left to follow.
+            for name in ["file", "replaced", "volume"] {
+                ensure!(is_mounted(name)?, "{name} is not mounted any more");
+                unmount(context, &Path::new(POINTS).join(name))?;
+            }
+        }
+        Ok(fs::write(Path::new(POINTS).join("own"), "")?)
+    };
+    let setup = |bundle: &mut Bundle| {
+        bundle.mount("/data", "bind", POINTS, &["bind", "rw"]);
+    };
+    attack_prepared(context, POLICY, "host-points", before, setup, &attacks)?;
+    if context.phase() == Phase::Off {
+        for name in names {
+            ensure!(!is_mounted(name)?, "{name} is still mounted");
+        }
+        plant_points()?;
     }
     Ok(())
 }
