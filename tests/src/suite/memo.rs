@@ -157,8 +157,9 @@ fn config(context: &Context, paths: &str) -> String {
     format!("[daemon]\nrequire_full = false\n{tables}[policy.baseline.paths]\n{paths}\n")
 }
 
-const PATHS: &str =
-    "deny = [\"/data/denied\", \"/data/free/mixed/denied\"]\nread_only = [\"/data/fixed\"]";
+const PATHS: &str = "deny = [\"/data/denied\", \"/data/free/mixed/denied\"]\n\
+                     read_only = [\"/data/fixed\"]\n\
+                     allow = [\"/data/denied/deep/exception\"]";
 
 /// Runs `attempts` without lockc, when all of them succeed, and with it, when they are refused.
 fn off_then_on(
@@ -218,6 +219,12 @@ fn attacks(context: &Context) -> Result<()> {
         servant.make("free/mixed/denied")?;
         servant.warm("/data/free/mixed/file")?;
         read("/data/free/mixed/denied").context("a file with a rule of its own")?;
+
+        servant.make("denied/deep/exception")?;
+        servant.make("denied/deep/other")?;
+        servant.warm("/data/denied/deep/exception")?;
+        read("/data/denied/deep/other")
+            .context("beside an exception, in a directory without a rule")?;
         Ok(())
     })?;
     off_then_on(context, PATHS, mounts)
