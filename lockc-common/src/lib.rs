@@ -22,7 +22,7 @@ pub use label::{InodeKey, Label, LabelFlags, NO_USER, State, Stdio};
 pub use network::{NetworkKey, NetworkVerdict};
 pub use policy::{
     EXEC_RULES, HOST_PREFIX, HOST_RULES, HostDevice, MAX_POLICIES, PATH_RULE_LEN, POLICY_NAME_LEN,
-    PathKey, PathVerdict, PathsBelow, Policy, PolicyFlags, PolicyName,
+    PathKey, PathRule, PathVerdict, PathsBelow, Policy, PolicyFlags, PolicyName,
 };
 pub use registration::{
     CONTAINER_ID_LEN, Container, ContainerName, KnownFile, NAME_LEN, NameEnd, Pending,
@@ -30,7 +30,7 @@ pub use registration::{
 };
 
 /// Version of everything in this crate, as used in `/sys/fs/bpf/lockc/v<N>/`.
-pub const LAYOUT_VERSION: u32 = 10;
+pub const LAYOUT_VERSION: u32 = 11;
 
 /// The record of tasks that nobody registered: the safe default. Its policy is
 /// the configured default, and it is never removed.

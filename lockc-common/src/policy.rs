@@ -146,7 +146,7 @@ pub struct PathKey {
     pub path: [u8; PATH_RULE_LEN],
 }
 
-/// Value of a `PATH_RULES` entry.
+/// What rules say of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum PathVerdict {
@@ -164,7 +164,43 @@ pub enum PathVerdict {
     NotRoot = 4,
 }
 
-/// Value of a `PATH_ANCESTORS` entry: bits for what rules say of paths below a directory, and of itself.
+/// Value of a `PATH_RULES` entry. There is one for each path that has a rule, and for every directory above: the longest
+/// that covers a path says all there is to say of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct PathRule(pub u32);
+
+impl PathRule {
+    const BELOW: u32 = 8;
+    const LEN: u32 = 16;
+
+    /// `len` are the bytes of the entry's path, at most [`PATH_RULE_LEN`].
+    pub const fn new(verdict: PathVerdict, below: PathsBelow, len: u32) -> Self {
+        Self(verdict as u32 | below.0 << Self::BELOW | len << Self::LEN)
+    }
+
+    /// A [`PathVerdict`], by the longest rule that covers the entry's path. Without an entry nothing is denied.
+    pub const fn verdict(self) -> u32 {
+        self.0 & 0xff
+    }
+
+    /// Bits of [`PathsBelow`], of the entry's path.
+    pub const fn below(self) -> u32 {
+        self.0 >> Self::BELOW & 0xff
+    }
+
+    /// Bytes of the entry's path: those that have been matched.
+    pub const fn len(self) -> u32 {
+        self.0 >> Self::LEN
+    }
+
+    /// Whether there is no entry at all.
+    pub const fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Bits for what rules say of paths below a directory, and of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct PathsBelow(pub u32);

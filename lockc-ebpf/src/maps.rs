@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use lockc_common::{
     Adoption, Container, ContainerName, Counter, HostDevice, InodeKey, KnownFile, Label,
-    MAX_POLICIES, NameEnd, NetworkKey, PathKey, Pending, Policy, PolicyName, RuntimeName,
+    MAX_POLICIES, NameEnd, NetworkKey, PathKey, PathRule, Pending, Policy, PolicyName, RuntimeName,
 };
 
 use crate::{
@@ -143,13 +143,9 @@ pub(crate) static MOUNT_NAMESPACES: HashMap<u64, u64> = HashMap::with_max_entrie
 #[map]
 pub(crate) static POLICIES: Array<Policy> = Array::with_max_entries(MAX_POLICIES, 0);
 
-/// `(rules, path)` → verdict; the longest rule wins.
+/// `(rules, path)` of every path with a rule, and of every directory above one; the longest counts.
 #[map]
-pub(crate) static PATH_RULES: LpmTrie<PathKey, u32> = LpmTrie::with_max_entries(131_072, 1);
-
-/// `(rules, path)` of every directory above a path with a rule, and of the path → [`lockc_common::PathsBelow`].
-#[map]
-pub(crate) static PATH_ANCESTORS: HashMap<PathKey, u32> = HashMap::with_max_entries(131_072, 1);
+pub(crate) static PATH_RULES: LpmTrie<PathKey, PathRule> = LpmTrie::with_max_entries(131_072, 1);
 
 /// File systems that rules about the host are about. The value says nothing.
 #[map]

@@ -9,12 +9,12 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel};
-use lockc_common::{HOST_PREFIX, Label, PATH_RULE_LEN, PathKey, PathVerdict, PathsBelow};
+use lockc_common::{HOST_PREFIX, Label, PATH_RULE_LEN, PathKey, PathRule, PathVerdict, PathsBelow};
 
 use crate::{
     atomic,
     kernel::{Location, Step, device_of},
-    maps::{PATH_ANCESTORS, PATH_RULES, SCRATCH},
+    maps::{PATH_RULES, SCRATCH},
 };
 
 /// Longest path that can be built, in bytes (`PATH_MAX`).
@@ -39,8 +39,6 @@ pub(crate) struct Scratch {
     /// Lookup key for the trie: length in bits, then the data.
     prefix_len: u32,
     key: PathKey,
-    /// Room behind the key: what of it is too much is overwritten with as many zeros, wherever it begins.
-    key_end: [u8; PATH_RULE_LEN],
     reserved: u32,
     /// The path, built from its end; [`PADDING`] zero bytes follow.
     path: [u8; PATH_MAX + PADDING],
@@ -104,53 +102,19 @@ impl BuiltPath {
         }
     }
 
-    /// What the longest rule that covers the path says: a [`PathVerdict`]. The key is prepared.
+    /// What the longest entry that covers the path says. The key is prepared.
     #[inline(always)]
-    fn verdict(&self) -> u32 {
+    fn rule(&self) -> PathRule {
         // SAFETY: `prefix_len` and `key` are laid out as an LPM trie key, and the slot is ours.
         let key = unsafe { &*(&raw const (*self.scratch).prefix_len).cast() };
-        PATH_RULES.get(key).copied().unwrap_or(PathVerdict::Allow as u32)
+        PATH_RULES.get(key).copied().unwrap_or_default()
     }
 
-    /// What rules say of the path itself and of paths below it: bits of [`PathsBelow`]. The key is prepared.
+    /// Bytes of the path of the directory in which `dentry`, at the path's end, has its name: all but that, and its closing
+    /// `/`.
     #[inline(always)]
-    fn below(&self) -> u32 {
-        if self.len() as usize > PATH_RULE_LEN {
-            return 0; // longer than any rule's ancestor
-        }
-        // SAFETY: the slot is ours, and the value is copied at once.
-        unsafe { PATH_ANCESTORS.get(&(*self.scratch).key) }.copied().unwrap_or(0)
-    }
-
-    /// Whether no rule is about the directory of the path, or about anything below it: then what is said of the path goes
-    /// for all that is there. `dentry` is at the path's end. The key is prepared, and not afterwards.
-    #[inline(always)]
-    fn is_one_of_many(&self, dentry: u64) -> bool {
-        let Some(name) = Step::name_len(dentry) else {
-            return false;
-        };
-        // Without the name and its closing `/`.
-        let Some(len) = self.len().checked_sub(name.wrapping_add(1)) else {
-            return false;
-        };
-        if len == 0 {
-            return false;
-        }
-        if len as usize > PATH_RULE_LEN {
-            return true; // longer than any rule
-        }
-        let scratch = self.scratch;
-        // SAFETY: the slot is ours; a key, whatever begins in it, and as much again lie in it, and so does the padding.
-        let key = unsafe {
-            let end = (&raw mut (*scratch).key.path).cast::<u8>().add(len as usize & 0xff);
-            let zeros = (&raw const (*scratch).path).cast::<u8>().add(PATH_MAX);
-            if bpf_probe_read_kernel(end.cast(), PATH_RULE_LEN as u32, zeros.cast()) != 0 {
-                return false;
-            }
-            &(*scratch).key
-        };
-        // SAFETY: nothing is done with the value.
-        unsafe { PATH_ANCESTORS.get(key) }.is_none()
+    fn directory_len(&self, dentry: u64) -> Option<u32> {
+        self.len().checked_sub(Step::name_len(dentry)?.wrapping_add(1))
     }
 }
 
@@ -169,22 +133,6 @@ struct Walk {
 const ARRIVED: u32 = 1;
 const FAILED: u32 = 2;
 
-/// What is to be looked up besides the verdict, each for the price of a lookup.
-#[derive(Clone, Copy)]
-pub(crate) struct Wanted(u32);
-
-impl Wanted {
-    const BELOW: u32 = 1;
-    const DIRECTORY: u32 = 1 << 1;
-
-    /// What rules say of what is below, and whether everything in its directory has the same verdict.
-    #[inline(always)]
-    pub(crate) fn new(below: bool, directory: bool) -> Self {
-        let directory = if directory { Self::DIRECTORY } else { 0 };
-        Self(u32::from(below) | directory)
-    }
-}
-
 /// What rules say of a place, as the container sees it.
 #[derive(Clone, Copy)]
 pub(crate) struct View(u64);
@@ -197,16 +145,16 @@ impl View {
     /// No rule is about its directory, or anything below that.
     const ONE_OF_MANY: u64 = 1 << 62;
 
-    /// Looks the place up in `rules`, and what is `wanted` besides.
+    /// Looks the place up in `rules`.
     #[inline(always)]
-    pub(crate) fn of(at: Location, label: &Label, rules: u32, wanted: Wanted) -> Self {
-        Self(view_path(label, at.mount, at.dentry, rules, wanted.0))
+    pub(crate) fn of(at: Location, label: &Label, rules: u32) -> Self {
+        Self(view_path(label, at.mount, at.dentry, rules))
     }
 
     /// The same on the file system of the dentry, whatever is mounted where.
     #[inline(always)]
-    pub(crate) fn on_file_system(dentry: u64, rules: u32, wanted: Wanted) -> Self {
-        Self(view_on_file_system(dentry, rules, wanted.0))
+    pub(crate) fn on_file_system(dentry: u64, rules: u32) -> Self {
+        Self(view_on_file_system(dentry, rules))
     }
 
     /// Whether there is a path. Denies where a rule could apply if not.
@@ -227,7 +175,7 @@ impl View {
         (self.0 >> Self::BELOW) as u32 & 0x3fff_ffff
     }
 
-    /// Whether everything in its directory, and below that, has this verdict. Only if it was wanted.
+    /// Whether everything in its directory, and below that, has this verdict.
     #[inline(always)]
     pub(crate) fn is_one_of_many(self) -> bool {
         self.0 & Self::ONE_OF_MANY != 0
@@ -235,18 +183,21 @@ impl View {
 
     /// What cannot be looked up is denied, and so is whatever is below.
     #[inline(always)]
-    fn look_up(path: &BuiltPath, dentry: u64, rules: u32, wanted: u32) -> u64 {
+    fn look_up(path: &BuiltPath, dentry: u64, rules: u32) -> u64 {
         if !path.prepare_key(rules) {
             let below = PathsBelow::DENIED | PathsBelow::READ_ONLY;
             return u64::from(below) << Self::BELOW | PathVerdict::Deny as u64;
         }
-        let below = if wanted & Wanted::BELOW == 0 { 0 } else { path.below() };
-        let answer = u64::from(below) << Self::BELOW | u64::from(path.verdict());
-        if wanted & Wanted::DIRECTORY != 0 && path.is_one_of_many(dentry) {
-            answer | Self::ONE_OF_MANY
-        } else {
-            answer
+        let rule = path.rule();
+        let mut answer = u64::from(rule.verdict());
+        if rule.len() == path.len() {
+            answer |= u64::from(rule.below()) << Self::BELOW;
         }
+        // An entry of the directory covers the path as well, so that there is none: nor one of anything below it.
+        if path.directory_len(dentry).is_some_and(|len| rule.len() < len) {
+            answer |= Self::ONE_OF_MANY;
+        }
+        answer
     }
 }
 
@@ -255,19 +206,13 @@ impl View {
 /// callers they made the largest program twenty times as long for it.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn view_path(
-    label: *const Label,
-    mount: u64,
-    dentry: u64,
-    rules: u32,
-    wanted: u32,
-) -> u64 {
+extern "C" fn view_path(label: *const Label, mount: u64, dentry: u64, rules: u32) -> u64 {
     // SAFETY: the verifier sees that every caller has a label, and wants it to be checked here all the same.
     let Some(label) = (unsafe { label.as_ref() }) else {
         return View::NO_PATH;
     };
     match build(Location { mount, dentry }, label) {
-        Ok(path) => View::look_up(&path, dentry, rules, wanted),
+        Ok(path) => View::look_up(&path, dentry, rules),
         Err(_) => View::NO_PATH,
     }
 }
@@ -275,9 +220,9 @@ extern "C" fn view_path(
 /// See [`view_path`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn view_on_file_system(dentry: u64, rules: u32, wanted: u32) -> u64 {
+extern "C" fn view_on_file_system(dentry: u64, rules: u32) -> u64 {
     match build_on_file_system(dentry) {
-        Ok(path) => View::look_up(&path, dentry, rules, wanted),
+        Ok(path) => View::look_up(&path, dentry, rules),
         Err(_) => View::NO_PATH,
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     },
     maps::LABELS,
     memo::{self, Question},
-    path::{View, Wanted},
+    path::View,
     report::Object,
 };
 
@@ -55,7 +55,7 @@ fn keep(
     if question.is_some_and(|question| question.allows(memo::CHANGE)) {
         return Answer::Allow;
     }
-    let kept = keep_ruled(subject, operation, at, names, question.is_some());
+    let kept = keep_ruled(subject, operation, at, names);
     if let Some(question) = &question
         && kept.is_one_of_many
     {
@@ -66,37 +66,30 @@ fn keep(
 }
 
 /// Denies to change what the kernel shows of itself (an instance of tracefs is a directory that somebody makes, and a
-/// pin of bpffs goes with its name), what rules keep as it is, or one of those `names`. If it `learns`, it says whether the
-/// same goes for everything in the directory.
+/// pin of bpffs goes with its name), what rules keep as it is, or one of those `names`.
 #[inline(always)]
-fn keep_ruled(
-    subject: &Subject,
-    operation: Operation,
-    at: Location,
-    names: Names,
-    learns: bool,
-) -> Reach {
+fn keep_ruled(subject: &Subject, operation: Operation, at: Location, names: Names) -> Reach {
     if subject.wants(PolicyFlags::KERNEL_INTERFACES)
         && FileSystem::of_magic(magic_of(at.dentry)).is_kernels()
     {
         return subject.deny(Operation::KernelInterface, Object::At(at)).into();
     }
-    let reach = host_path::reach(subject, at, Wanted::new(names.of_host, learns));
+    let reach = host_path::reach(subject, at, names.of_host);
     if reach.answer != Answer::Allow
         || !subject.wants(PolicyFlags::PATHS)
         || matches!(mount_owner(at.mount), MountOwner::Internal)
     {
         return reach;
     }
-    let learns = learns && reach.is_one_of_many;
-    let seen = View::of(at, subject.label, subject.rules, Wanted::new(names.above != 0, learns));
+    let seen = View::of(at, subject.label, subject.rules);
     if !seen.has_path() {
         return subject.deny(operation, Object::Number(0)).into();
     }
     if seen.verdict() != PathVerdict::Allow as u32 || seen.below() & names.above != 0 {
         return subject.deny(operation, Object::At(at)).into();
     }
-    Reach { answer: Answer::Allow, is_one_of_many: seen.is_one_of_many() }
+    let is_one_of_many = reach.is_one_of_many && seen.is_one_of_many();
+    Reach { answer: Answer::Allow, is_one_of_many }
 }
 
 #[inline(always)]
@@ -138,7 +131,7 @@ pub(crate) fn remove_directory(dir: Path, victim: Dentry) -> Answer {
     {
         return Answer::Allow;
     }
-    keep_ruled(&subject, Operation::Change, at, Names::REMOVED, false).answer
+    keep_ruled(&subject, Operation::Change, at, Names::REMOVED).answer
 }
 
 /// `truncate(2)` needs no open.
@@ -199,7 +192,7 @@ pub(crate) fn rename(
     let has_below = victim.is_directory() || replaced.is_directory();
     let above = if has_below { PathsBelow::DENIED | PathsBelow::READ_ONLY } else { 0 };
     let names = Names { of_host: true, above };
-    let kept = keep_ruled(&subject, Operation::Rename, from, names, true);
+    let kept = keep_ruled(&subject, Operation::Rename, from, names);
     // What is said of everything in a directory, and below that, goes for the other name as well.
     if kept.answer != Answer::Allow
         || (kept.is_one_of_many && old_dir.location() == new_dir.location())
@@ -214,7 +207,7 @@ pub(crate) fn rename(
     } else {
         names
     };
-    keep_ruled(&subject, Operation::Rename, to, names, false).answer
+    keep_ruled(&subject, Operation::Rename, to, names).answer
 }
 
 #[inline(always)]
@@ -309,5 +302,5 @@ fn keep_inode(subject: &Subject, dentry: u64) -> Answer {
     if !is_mount_of(mount, dentry) {
         return Answer::Allow; // a layer of the file system that is changed, which was looked at before
     }
-    keep_ruled(subject, Operation::Change, Location { mount, dentry }, Names::NONE, false).answer
+    keep_ruled(subject, Operation::Change, Location { mount, dentry }, Names::NONE).answer
 }

@@ -10,7 +10,7 @@ use crate::{
         superblock_of,
     },
     maps::DRIFTED,
-    path::{View, Wanted},
+    path::View,
     report::Object,
 };
 
@@ -153,7 +153,7 @@ fn layer(subject: &Subject, at: Location) -> Answer {
 
 #[inline(always)]
 fn rules(subject: &Subject, at: Location) -> Answer {
-    let seen = View::of(at, subject.label, subject.rules | EXEC_RULES, Wanted::new(false, false));
+    let seen = View::of(at, subject.label, subject.rules | EXEC_RULES);
     if !seen.has_path() {
         return subject.deny(Operation::Exec, Object::Number(0));
     }
@@ -171,7 +171,7 @@ pub(crate) fn moved(subject: &Subject, from: Location, to: Location) -> Answer {
         return Answer::Allow;
     }
     let rules = subject.rules | EXEC_RULES;
-    let seen = View::of(from, subject.label, rules, Wanted::new(true, false));
+    let seen = View::of(from, subject.label, rules);
     let is_kept = seen.has_path()
         && seen.below() & PathsBelow::DENIED == 0
         && (seen.verdict() != PathVerdict::Deny as u32 || is_denied(subject, to, rules));
@@ -180,7 +180,7 @@ pub(crate) fn moved(subject: &Subject, from: Location, to: Location) -> Answer {
 
 #[inline(always)]
 fn is_denied(subject: &Subject, at: Location, rules: u32) -> bool {
-    let seen = View::of(at, subject.label, rules, Wanted::new(false, false));
+    let seen = View::of(at, subject.label, rules);
     seen.has_path() && seen.verdict() == PathVerdict::Deny as u32
 }
 

@@ -14,7 +14,7 @@ use crate::{
     },
     memo,
     memo::Question,
-    path::{View, Wanted},
+    path::View,
     report::Object,
 };
 
@@ -107,7 +107,7 @@ fn decide(subject: &Subject, file: File, mode: u32, learns: bool) -> Opened {
             return answer.into();
         }
     }
-    let reach = host_path::reach(subject, at, Wanted::new(false, learns));
+    let reach = host_path::reach(subject, at, false);
     if reach.answer != Answer::Allow {
         return reach.answer.into();
     }
@@ -123,19 +123,18 @@ fn decide(subject: &Subject, file: File, mode: u32, learns: bool) -> Opened {
 #[inline(always)]
 fn path_rules(subject: &Subject, at: Location, inode: Inode, mode: u32, learns: bool) -> Opened {
     let is_directory = inode.is_directory();
-    let wanted = Wanted::new(is_directory && mode & FMODE_WRITE == 0, learns);
-    let seen = View::of(at, subject.label, subject.rules, wanted);
+    let seen = View::of(at, subject.label, subject.rules);
     if !seen.has_path() {
         return subject.deny(Operation::ForeignOpen, Object::Number(0)).into();
     }
     let verdict = seen.verdict();
     if verdict == PathVerdict::Allow as u32 {
-        let rights = if seen.is_one_of_many() { memo::EVERYTHING } else { 0 };
+        let rights = if learns && seen.is_one_of_many() { memo::EVERYTHING } else { 0 };
         return Opened { answer: Answer::Allow, rights };
     }
     if mode & FMODE_WRITE == 0 {
         if verdict == PathVerdict::ReadOnly as u32 {
-            let rights = if seen.is_one_of_many() { memo::READ } else { 0 };
+            let rights = if learns && seen.is_one_of_many() { memo::READ } else { 0 };
             return Opened { answer: Answer::Allow, rights };
         }
         // Whoever may open something finds the way there.
@@ -161,7 +160,7 @@ pub(crate) fn first_program(label: &'static Label, file: File) -> Answer {
         return Answer::Allow;
     };
     let at = file.location();
-    let reach = host_path::reach(&subject, at, Wanted::new(false, false));
+    let reach = host_path::reach(&subject, at, false);
     if reach.answer != Answer::Allow {
         return reach.answer;
     }

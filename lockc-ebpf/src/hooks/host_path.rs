@@ -7,11 +7,11 @@ use crate::{
     container::Subject,
     kernel::{Location, MountOwner, Step, device_of, mount_owner, superblock_of},
     maps::{HOST_DEVICES, longest},
-    path::{View, Wanted},
+    path::View,
     report::Object,
 };
 
-/// An answer, and whether it is that to everything in the same directory. Only if that was wanted.
+/// An answer, and whether it is that to everything in the same directory.
 #[derive(Clone, Copy)]
 pub(crate) struct Reach {
     pub(crate) answer: Answer,
@@ -25,10 +25,10 @@ impl From<Answer> for Reach {
     }
 }
 
-/// Denies what lies at or below such a path on its file system; if what is below is wanted, a directory above one as well.
+/// Denies what lies at or below such a path on its file system; what `moves` may not be above one either.
 /// So is what cannot be told: a handle of a file whose directories are not known, on a file system that has such a path.
 #[inline(always)]
-pub(crate) fn reach(subject: &Subject, at: Location, wanted: Wanted) -> Reach {
+pub(crate) fn reach(subject: &Subject, at: Location, moves: bool) -> Reach {
     if !subject.wants(PolicyFlags::HOST_PATHS)
         || matches!(mount_owner(at.mount), MountOwner::Internal)
     {
@@ -38,13 +38,13 @@ pub(crate) fn reach(subject: &Subject, at: Location, wanted: Wanted) -> Reach {
     if !is_concerned {
         return Reach { answer: Answer::Allow, is_one_of_many: true };
     }
-    let seen = View::on_file_system(at.dentry, subject.rules | HOST_RULES, wanted);
+    let seen = View::on_file_system(at.dentry, subject.rules | HOST_RULES);
     // Engines mount the root file systems of containers in their own directories.
     let is_allowed = seen.has_path()
         && (seen.verdict() == PathVerdict::Allow as u32
             || (seen.verdict() == PathVerdict::NotRoot as u32
                 && is_own_root(subject.label.root_dentry, at.dentry)));
-    if is_allowed && seen.below() & PathsBelow::DENIED == 0 {
+    if is_allowed && !(moves && seen.below() & PathsBelow::DENIED != 0) {
         let is_one_of_many = seen.is_one_of_many() && seen.verdict() == PathVerdict::Allow as u32;
         return Reach { answer: Answer::Allow, is_one_of_many };
     }

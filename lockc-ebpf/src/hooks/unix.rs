@@ -8,7 +8,6 @@ use crate::{
     hooks::{host_path, interface::name},
     kernel::{MountNamespace, MountOwner, Step, UnixAddress, mount_owner},
     maps::MOUNT_NAMESPACES,
-    path::Wanted,
     report::Object,
 };
 
@@ -35,7 +34,7 @@ pub(crate) fn connect(other: u64) -> Answer {
         // Whoever can be connected to has an address: it could not be read.
         return subject.deny(Operation::RuntimeSocket, Object::Number(0));
     }
-    let answer = host_path::reach(&subject, at, Wanted::new(false, false)).answer;
+    let answer = host_path::reach(&subject, at, false).answer;
     if answer != Answer::Allow {
         return answer;
     }

@@ -79,7 +79,6 @@ impl Maps {
                 take(kernel, "POLICIES")?,
                 take(kernel, "POLICY_NAMES")?,
                 take(kernel, "PATH_RULES")?,
-                take(kernel, "PATH_ANCESTORS")?,
                 take(kernel, "HOST_DEVICES")?,
                 take(kernel, "NETWORK_RULES")?,
             )),

@@ -13,7 +13,7 @@ use aya::{
 };
 use lockc_common::{
     EXEC_RULES, HOST_PREFIX, HOST_RULES, HostDevice, MAX_POLICIES, NetworkKey, PATH_RULE_LEN,
-    POLICY_NAME_LEN, PathKey, PathVerdict, PathsBelow, Policy, PolicyFlags, PolicyName,
+    POLICY_NAME_LEN, PathKey, PathRule, PathVerdict, PathsBelow, Policy, PolicyFlags, PolicyName,
 };
 use nix::{errno::Errno, libc};
 
@@ -83,29 +83,40 @@ fn ancestors(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| &path[..=at])
 }
 
-/// What rules say of each path that has one, and of all directories above: what has nothing here is as all around it.
-fn below(rules: &[(Vec<u8>, PathVerdict)]) -> BTreeMap<&[u8], PathsBelow> {
-    let mut all = BTreeMap::new();
-    for (path, verdict) in rules {
-        let bits = match verdict {
-            PathVerdict::Allow => PathsBelow::ALLOWED,
-            PathVerdict::Deny | PathVerdict::NotRoot => PathsBelow::DENIED,
-            PathVerdict::ReadOnly => PathsBelow::READ_ONLY | PathsBelow::ALLOWED,
-            PathVerdict::Default => 0,
-        };
-        if bits != 0 {
-            for above in ancestors(path) {
-                all.entry(above).or_insert(PathsBelow(0)).0 |= bits;
-            }
+/// Entries of the trie: what `rules` say of each path that has one, and of all directories above.
+fn entries(
+    rules: &[(Vec<u8>, PathVerdict)],
+    below: impl Fn(PathVerdict) -> u32,
+) -> BTreeMap<&[u8], PathRule> {
+    let own: BTreeMap<&[u8], PathVerdict> =
+        rules.iter().map(|(path, verdict)| (path.as_slice(), *verdict)).collect();
+    let mut all: BTreeMap<&[u8], PathsBelow> = BTreeMap::new();
+    for (path, verdict) in &own {
+        for above in ancestors(path) {
+            all.entry(above).or_insert(PathsBelow(0)).0 |= below(*verdict);
         }
     }
-    all
+    let entry = |(path, below): (_, PathsBelow)| {
+        let verdict = ancestors(path).filter_map(|above| own.get(above)).last();
+        let len = u32::try_from(path.len()).unwrap_or(u32::MAX);
+        (path, PathRule::new(verdict.copied().unwrap_or(PathVerdict::Allow), below, len))
+    };
+    all.into_iter().map(entry).collect()
 }
 
-/// As [`below`], of rules about the host: whatever has one keeps its name.
-fn kept(rules: &[HostRule]) -> BTreeMap<&[u8], PathsBelow> {
-    let above = rules.iter().flat_map(|(path, _)| ancestors(path));
-    above.map(|path| (path, PathsBelow(PathsBelow::DENIED))).collect()
+/// What a rule about paths of a container, or about executing, says of the directories above.
+fn below(verdict: PathVerdict) -> u32 {
+    match verdict {
+        PathVerdict::Allow => PathsBelow::ALLOWED,
+        PathVerdict::Deny | PathVerdict::NotRoot => PathsBelow::DENIED,
+        PathVerdict::ReadOnly => PathsBelow::READ_ONLY | PathsBelow::ALLOWED,
+        PathVerdict::Default => 0,
+    }
+}
+
+/// As [`below`], of a rule about the host: whatever has one keeps its name.
+fn kept(_: PathVerdict) -> u32 {
+    PathsBelow::DENIED
 }
 
 /// Without the bits by which rules about executing and about the host are told.
@@ -134,7 +145,6 @@ pub(super) struct Policies {
     slots: Array<MapData, Policy>,
     names: HashMap<MapData, u32, PolicyName>,
     rules: LpmTrie<MapData, PathKey, u32>,
-    ancestors: HashMap<MapData, PathKey, u32>,
     /// File systems that rules about the host are about.
     devices: LpmTrie<MapData, HostDevice, u8>,
     network: LpmTrie<MapData, NetworkKey, u32>,
@@ -160,12 +170,10 @@ impl Policies {
         slots: Array<MapData, Policy>,
         names: HashMap<MapData, u32, PolicyName>,
         rules: LpmTrie<MapData, PathKey, u32>,
-        ancestors: HashMap<MapData, PathKey, u32>,
         devices: LpmTrie<MapData, HostDevice, u8>,
         network: LpmTrie<MapData, NetworkKey, u32>,
     ) -> Self {
-        let mut policies =
-            Self { slots, names, rules, ancestors, devices, network, retired: BTreeSet::new() };
+        let mut policies = Self { slots, names, rules, devices, network, retired: BTreeSet::new() };
         // What a daemon that was killed had installed or retired by half.
         let live: HashSet<u32> =
             policies.ids().into_iter().map(|id| policies.slot(id).rules()).collect();
@@ -192,9 +200,8 @@ impl Policies {
     fn numbers(&self) -> BTreeSet<u32> {
         let rules = self.rules.keys().flatten().map(|key| number(key.data().rules));
         let network = self.network.keys().flatten().map(|key| key.data().rules);
-        let ancestors = self.ancestors.keys().flatten().map(|key| number(key.rules));
         let devices = self.devices.keys().flatten().map(|key| key.data().rules);
-        rules.chain(ancestors).chain(devices).chain(network).collect()
+        rules.chain(devices).chain(network).collect()
     }
 
     pub(super) fn name(&self, id: u32) -> Option<String> {
@@ -313,12 +320,12 @@ impl Policies {
     }
 
     fn add_rules(&mut self, rules: u32, policy: &CompiledPolicy) -> Result<(), LoadError> {
-        for (rules, about, above) in [
-            (rules, &policy.paths, below(&policy.paths)),
-            (rules | EXEC_RULES, &policy.exec, below(&policy.exec)),
-            (rules | HOST_RULES, &policy.host, kept(&policy.host)),
+        for (rules, entries) in [
+            (rules, entries(&policy.paths, below)),
+            (rules | EXEC_RULES, entries(&policy.exec, below)),
+            (rules | HOST_RULES, entries(&policy.host, kept)),
         ] {
-            for (path, verdict) in about {
+            for (path, rule) in entries {
                 let too_long = || LoadError::Map {
                     name: "PATH_RULES",
                     reason: format!("a path of policy {} is too long", policy.name),
@@ -328,13 +335,7 @@ impl Policies {
                     u32::try_from(bits).map_err(|_| too_long())?,
                     path_key(rules, path).ok_or_else(too_long)?,
                 );
-                self.rules.insert(&key, *verdict as u32, 0).map_err(failed("PATH_RULES"))?;
-            }
-            for (path, PathsBelow(below)) in above {
-                // It is no longer than the rule.
-                if let Some(key) = path_key(rules, path) {
-                    self.ancestors.insert(key, below, 0).map_err(failed("PATH_ANCESTORS"))?;
-                }
+                self.rules.insert(&key, rule.0, 0).map_err(failed("PATH_RULES"))?;
             }
         }
         for (path, _) in &policy.host {
@@ -356,11 +357,6 @@ impl Policies {
         remove_from_trie(&mut self.rules, |key| number(key.rules) == rules);
         remove_from_trie(&mut self.devices, |key| key.rules == rules);
         remove_from_trie(&mut self.network, |key| key.rules == rules);
-        let keys: Vec<_> =
-            self.ancestors.keys().flatten().filter(|key| number(key.rules) == rules).collect();
-        for key in keys {
-            let _ = self.ancestors.remove(&key);
-        }
     }
 
     /// Removes retired rules once no program can still be using them; otherwise they wait for the next
@@ -398,18 +394,43 @@ mod tests {
     }
 
     #[test]
-    fn directories_above_know_what_is_below() {
+    fn directories_above_know_what_is_below_and_what_covers_them() {
+        use PathVerdict::{Allow, Default, Deny, ReadOnly};
         let rule = |path: &str, verdict| (path.as_bytes().to_vec(), verdict);
-        let rules = [
-            rule("/a/b/", PathVerdict::Deny),
-            rule("/a/c/", PathVerdict::ReadOnly),
-            rule("/d/", PathVerdict::Allow),
-            rule("/", PathVerdict::Default),
+        let mut rules = vec![
+            rule("/a/b/", Deny),
+            rule("/a/c/", ReadOnly),
+            rule("/d/", Allow),
+            rule("/a/b/x/y/", Allow),
         ];
-        let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
-        let all: Vec<_> = below(&rules).iter().map(|(path, bits)| (text(path), bits.0)).collect();
-        let is = |path: &str, bits| (path.to_owned(), bits);
-        assert_eq!(all, [is("/", 7), is("/a/", 7), is("/a/b/", 1), is("/a/c/", 6), is("/d/", 4)]);
+        let all = |rules: &[_]| -> Vec<(String, PathRule)> {
+            let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
+            entries(rules, below).iter().map(|(path, rule)| (text(path), *rule)).collect()
+        };
+        let is = |path: &str, verdict, bits| {
+            let len = u32::try_from(path.len()).unwrap_or(u32::MAX);
+            (path.to_owned(), PathRule::new(verdict, PathsBelow(bits), len))
+        };
+        let rest = [
+            is("/a/b/", Deny, 5),
+            is("/a/b/x/", Deny, 4),
+            is("/a/b/x/y/", Allow, 4),
+            is("/a/c/", ReadOnly, 6),
+            is("/d/", Allow, 4),
+        ];
+        let above = |verdict| vec![is("/", verdict, 7), is("/a/", verdict, 7)];
+        assert_eq!(all(&rules), [above(Allow), rest.to_vec()].concat());
+        rules.push(rule("/", Default));
+        assert_eq!(all(&rules), [above(Default), rest.to_vec()].concat());
+        assert_eq!(all(&[rule("/", Default)]), [is("/", Default, 0)]);
+    }
+
+    #[test]
+    fn an_entry_is_one_word() {
+        let len = u32::try_from(PATH_RULE_LEN).unwrap_or(u32::MAX);
+        let rule = PathRule::new(PathVerdict::NotRoot, PathsBelow(7), len);
+        assert_eq!((rule.verdict(), rule.below(), rule.len()), (4, 7, len));
+        assert!(PathRule::default().is_empty() && !rule.is_empty());
     }
 
     #[test]
@@ -446,7 +467,7 @@ mod tests {
             rule(b"/\x01/\0\0/a/b/", PathVerdict::Deny),
             rule(b"/\x01/\0\0/a/", PathVerdict::Allow),
         ];
-        let paths: Vec<_> = kept(&rules).into_keys().collect();
+        let paths: Vec<_> = entries(&rules, kept).into_keys().collect();
         assert_eq!(
             paths,
             [&b"/"[..], b"/\x01/", b"/\x01/\0\0/", b"/\x01/\0\0/a/", b"/\x01/\0\0/a/b/"]

@@ -5,7 +5,7 @@ use std::path::Path;
 use aya::maps::{MapInfo, MapType, lpm_trie};
 use lockc_common::{
     Container, ContainerName, HostDevice, InodeKey, KnownFile, Label, NameEnd, NetworkKey, PathKey,
-    Pending, Policy, PolicyName, RuntimeName,
+    PathRule, Pending, Policy, PolicyName, RuntimeName,
 };
 
 /// A map that lives as long as the machine is up: a starting daemon takes it over.
@@ -36,8 +36,7 @@ pub const PINNED_MAPS: &[Shape] = &[
     shape::<u32, Label>("LABELS", MapType::TaskStorage),
     shape::<u64, u64>("MOUNT_NAMESPACES", MapType::Hash),
     shape::<lpm_trie::Key<NetworkKey>, u32>("NETWORK_RULES", MapType::LpmTrie),
-    shape::<PathKey, u32>("PATH_ANCESTORS", MapType::Hash),
-    shape::<lpm_trie::Key<PathKey>, u32>("PATH_RULES", MapType::LpmTrie),
+    shape::<lpm_trie::Key<PathKey>, PathRule>("PATH_RULES", MapType::LpmTrie),
     shape::<u32, Pending>("PENDING", MapType::Hash),
     shape::<u32, Policy>("POLICIES", MapType::Array),
     shape::<u32, PolicyName>("POLICY_NAMES", MapType::Hash),
