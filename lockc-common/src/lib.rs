@@ -13,6 +13,7 @@ mod event;
 pub mod interface;
 mod label;
 pub mod network;
+mod number;
 mod policy;
 mod registration;
 
@@ -20,6 +21,7 @@ pub use adoption::{Adoption, AdoptionFlags};
 pub use event::{Counter, EVENT_PATH_LEN, Event, Operation, RATE_LIMIT, RATE_WINDOW_NS, Verdict};
 pub use label::{InodeKey, Label, LabelFlags, NO_USER, State, Stdio};
 pub use network::{NetworkKey, NetworkVerdict};
+pub use number::Number;
 pub use policy::{
     EXEC_RULES, HOST_PREFIX, HOST_RULES, HostDevice, MAX_POLICIES, PATH_RULE_LEN, POLICY_NAME_LEN,
     PathKey, PathRule, PathVerdict, PathsBelow, Policy, PolicyFlags, PolicyName,
@@ -71,6 +73,7 @@ assert_plain! {
     Label => 112,
     NameEnd => 8 + NAME_LEN,
     NetworkKey => 24,
+    Number => 8,
     PathKey => 256,
     Pending => 40,
     Policy => 8,

@@ -118,8 +118,8 @@ pub const HOST_RULES: u32 = 1 << 30;
 /// (`super_block.s_dev`, include/linux/fs.h, 6.12) as four bytes, the lowest first.
 pub const HOST_PREFIX: usize = 5;
 
-/// Data of a `HOST_DEVICES` key, all of which counts: a file system that a rule about the host is about. A trie, though
-/// nothing is matched by its beginning: a table as large would take 2 MiB from the start.
+/// Data of a `HOST_DEVICES` key, all of which counts, as of a [`crate::Number`]: a file system that a rule about the host is
+/// about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct HostDevice {

@@ -9,7 +9,8 @@ use aya_ebpf::{
 };
 use lockc_common::{
     Adoption, Container, ContainerName, Counter, HostDevice, InodeKey, KnownFile, Label,
-    MAX_POLICIES, NameEnd, NetworkKey, PathKey, PathRule, Pending, Policy, PolicyName, RuntimeName,
+    MAX_POLICIES, NameEnd, NetworkKey, Number, PathKey, PathRule, Pending, Policy, PolicyName,
+    RuntimeName,
 };
 
 use crate::{
@@ -125,11 +126,11 @@ pub(crate) static PENDING: HashMap<u32, Pending> = HashMap::with_max_entries(16_
 
 /// Process id → how a process that ran before lockc is to be labelled.
 #[map]
-pub(crate) static ADOPTIONS: HashMap<u32, Adoption> = HashMap::with_max_entries(65_536, 1);
+pub(crate) static ADOPTIONS: LpmTrie<u32, Adoption> = LpmTrie::with_max_entries(65_536, 1);
 
 /// Handle → what the labels of an adopted container's tasks have in common.
 #[map]
-pub(crate) static ADOPTED: HashMap<u64, Label> = HashMap::with_max_entries(32_768, 1);
+pub(crate) static ADOPTED: LpmTrie<Number, Label> = LpmTrie::with_max_entries(32_768, 1);
 
 /// A label in the making.
 #[map]
@@ -137,7 +138,7 @@ pub(crate) static MADE_LABEL: Array<Label> = Array::with_max_entries(1, 0);
 
 /// Sequence number of a mount namespace → handle of the container that owns it.
 #[map]
-pub(crate) static MOUNT_NAMESPACES: HashMap<u64, u64> = HashMap::with_max_entries(131_072, 1);
+pub(crate) static MOUNT_NAMESPACES: LpmTrie<Number, u64> = LpmTrie::with_max_entries(131_072, 1);
 
 /// Policies by id.
 #[map]
@@ -192,13 +193,38 @@ struct TrieKey<K> {
     key: K,
 }
 
-/// What a trie has for the longest beginning of the `bits` of a key.
+impl<K> TrieKey<K> {
+    #[inline(always)]
+    fn as_key(&self) -> &Key<K> {
+        // SAFETY: laid out as an LPM trie key, which aya has as a packed structure.
+        unsafe { &*(&raw const *self).cast() }
+    }
+}
+
+/// What a trie has for the longest beginning of the `bits` of a key, which is aligned to 4 bytes.
 #[inline(always)]
-pub(crate) fn longest<K, V: Copy>(trie: &LpmTrie<K, V>, bits: u32, key: K) -> Option<V> {
-    let key = TrieKey { prefix_len: bits, key };
-    // SAFETY: laid out as an LPM trie key, which aya has as a packed structure.
-    let key: &Key<K> = unsafe { &*(&raw const key).cast() };
-    trie.get(key).copied()
+pub(crate) fn longest<K, V>(trie: &LpmTrie<K, V>, bits: u32, key: K) -> Option<&V> {
+    trie.get(TrieKey { prefix_len: bits, key }.as_key())
+}
+
+/// Puts `value` into a trie for a key all `bits` of which count.
+#[inline(always)]
+pub(crate) fn put<K, V>(trie: &LpmTrie<K, V>, bits: u32, key: K, value: &V) {
+    // Fails when the trie is full, or without memory: what that means is said at each map.
+    let _ = trie.insert(TrieKey { prefix_len: bits, key }.as_key(), value, 0);
+}
+
+/// The container that owns a mount namespace.
+#[inline(always)]
+pub(crate) fn owner_of(namespace: u64) -> Option<u64> {
+    longest(&MOUNT_NAMESPACES, Number::BITS, Number::from(namespace)).copied()
+}
+
+/// Makes a mount namespace the container's. Where that fails the namespace stays unknown, and what is mounted there is
+/// foreign to the container: it loses access, nobody gains any.
+#[inline(always)]
+pub(crate) fn own(namespace: u64, handle: u64) {
+    put(&MOUNT_NAMESPACES, Number::BITS, Number::from(namespace), &handle);
 }
 
 /// Adds one to a counter.

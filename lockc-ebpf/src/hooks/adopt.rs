@@ -3,14 +3,15 @@
 //! one than its parent until they wrap around: who forks all the while to stay ahead is caught up with in the end.
 
 use lockc_common::{
-    Adoption, AdoptionFlags, Counter, Label, LabelFlags, NO_USER, State, Stdio, UNATTRIBUTED,
+    Adoption, AdoptionFlags, Counter, Label, LabelFlags, NO_USER, Number, State, Stdio,
+    UNATTRIBUTED,
 };
 
 use crate::{
     container,
     hooks::{exec, identity},
     kernel::Task,
-    maps::{ADOPTED, ADOPTIONS, LABELS, MADE_LABEL, MOUNT_NAMESPACES, count},
+    maps::{ADOPTED, ADOPTIONS, LABELS, MADE_LABEL, count, longest, own, owner_of, put},
 };
 
 /// Gives a task the label that it should have. One that has a label keeps it.
@@ -46,8 +47,7 @@ fn attribute(label: &mut Label) {
     if label.container != UNATTRIBUTED || label.state != State::Contained as u32 {
         return;
     }
-    // SAFETY: the value is copied at once.
-    let Some(owner) = unsafe { MOUNT_NAMESPACES.get(&label.ns) }.copied() else {
+    let Some(owner) = owner_of(label.ns) else {
         return;
     };
     if owner != UNATTRIBUTED && container::join(owner) {
@@ -58,8 +58,7 @@ fn attribute(label: &mut Label) {
 
 #[inline(always)]
 fn adoption(task: Task) -> Option<Adoption> {
-    // SAFETY: the value is copied at once.
-    let adoption = *unsafe { ADOPTIONS.get(&task.process()) }?;
+    let adoption = *longest(&ADOPTIONS, u32::BITS, task.process())?;
     (adoption.start_ticks == task.leader().start_ticks()).then_some(adoption)
 }
 
@@ -71,8 +70,7 @@ fn describe(task: Task, label: &mut Label) -> bool {
         return false; // it ends
     }
     let Some(adoption) = adoption(task) else {
-        // SAFETY: the value is copied at once.
-        let Some(owner) = unsafe { MOUNT_NAMESPACES.get(&namespace) }.copied() else {
+        let Some(owner) = owner_of(namespace) else {
             return false;
         };
         return member(task, owner, label);
@@ -82,7 +80,7 @@ fn describe(task: Task, label: &mut Label) -> bool {
         return true;
     }
     if adoption.flags & AdoptionFlags::OWN_NAMESPACE != 0 {
-        own(namespace, adoption.container);
+        bring(namespace, adoption.container);
     }
     if adoption.flags & AdoptionFlags::FIRST != 0 {
         first(task, &adoption, namespace, label);
@@ -93,16 +91,14 @@ fn describe(task: Task, label: &mut Label) -> bool {
 
 /// Makes a mount namespace the container's, unless it belongs to another that there is.
 #[inline(always)]
-fn own(namespace: u64, handle: u64) {
-    // SAFETY: the value is copied at once.
-    let owner = unsafe { MOUNT_NAMESPACES.get(&namespace) }.copied();
-    if let Some(owner) = owner
+fn bring(namespace: u64, handle: u64) {
+    if let Some(owner) = owner_of(namespace)
         && owner != UNATTRIBUTED
         && container::exists(owner)
     {
         return;
     }
-    let _ = MOUNT_NAMESPACES.insert(&namespace, &handle, 0);
+    own(namespace, handle);
 }
 
 /// A container's first process: what the others have in common is taken from it.
@@ -126,7 +122,7 @@ fn first(task: Task, adoption: &Adoption, namespace: u64, label: &mut Label) {
     label.root_uid = identity::root_of(task);
     label.user_level = task.credentials().namespace().level();
     exec::keep_stdio(task, label);
-    let _ = ADOPTED.insert(&adoption.container, label, 0);
+    put(&ADOPTED, Number::BITS, Number::from(adoption.container), label);
     // Every thread of the process comes here, and a later one must not make the container younger.
     container::started_at(adoption.container, task.leader().started());
 }
@@ -134,8 +130,7 @@ fn first(task: Task, adoption: &Adoption, namespace: u64, label: &mut Label) {
 /// Another process of a container whose first one is known.
 #[inline(always)]
 fn member(task: Task, handle: u64, label: &mut Label) -> bool {
-    // SAFETY: the value is copied at once.
-    let Some(template) = (unsafe { ADOPTED.get(&handle) }) else {
+    let Some(template) = longest(&ADOPTED, Number::BITS, Number::from(handle)) else {
         return false;
     };
     *label = *template;

@@ -10,7 +10,7 @@ use crate::{
     container::{self, Subject},
     hooks::{file::first_program, foreign::is_foreign, identity, known::is_runtime},
     kernel::{Bprm, File, Step, Task, dentry_key_at, file_address, mount_owner, open_file, read},
-    maps::{LABELS, MOUNT_NAMESPACES, PENDING},
+    maps::{LABELS, PENDING, own, owner_of},
     report::{self, Object},
 };
 
@@ -248,9 +248,7 @@ fn contain(task: Task, label: &mut Label, namespace: u64) {
     if namespace != label.home_ns {
         // Whose namespace is this? A task that a runtime brings into a running container gets the
         // label of that container, whatever its command line said.
-        // SAFETY: the value is copied at once.
-        let owner = unsafe { MOUNT_NAMESPACES.get(&namespace) }.copied();
-        match owner {
+        match owner_of(namespace) {
             Some(owner) if owner != label.container => {
                 if container::join(owner) {
                     container::leave(label.container);
@@ -258,9 +256,7 @@ fn contain(task: Task, label: &mut Label, namespace: u64) {
                 }
             }
             Some(_) => {}
-            None => {
-                let _ = MOUNT_NAMESPACES.insert(&namespace, &label.container, 0);
-            }
+            None => own(namespace, label.container),
         }
     }
     container::start(label.container);

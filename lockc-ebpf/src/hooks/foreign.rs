@@ -4,7 +4,7 @@ use lockc_common::Label;
 
 use crate::{
     kernel::{MountNamespace, MountOwner, Task},
-    maps::MOUNT_NAMESPACES,
+    maps::owner_of,
 };
 
 /// True when a mount of this owner belongs to a mount namespace that is not this container's: a
@@ -22,7 +22,5 @@ pub(crate) fn is_foreign(owner: MountOwner, task: Task, label: &Label) -> bool {
         return false;
     }
     // Not the namespace the task was contained in: one that the container made itself?
-    let owner = MountNamespace::at(namespace);
-    // SAFETY: the value is copied at once.
-    unsafe { MOUNT_NAMESPACES.get(&owner.seq) }.is_none_or(|handle| *handle != label.container)
+    owner_of(MountNamespace::at(namespace).seq) != Some(label.container)
 }

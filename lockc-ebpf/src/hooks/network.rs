@@ -144,5 +144,7 @@ fn is_family_allowed(rules: u32, number: u32) -> bool {
 
 #[inline(always)]
 fn look_up(key: NetworkKey) -> NetworkVerdict {
-    longest(&NETWORK_RULES, NetworkKey::BITS, key).map_or(NetworkVerdict(0), NetworkVerdict)
+    longest(&NETWORK_RULES, NetworkKey::BITS, key)
+        .copied()
+        .map_or(NetworkVerdict(0), NetworkVerdict)
 }

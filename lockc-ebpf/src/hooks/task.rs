@@ -5,7 +5,7 @@ use lockc_common::{Counter, State};
 use crate::{
     Answer, container,
     kernel::{MountNamespace, Task},
-    maps::{LABELS, MOUNT_NAMESPACES, count},
+    maps::{LABELS, count, own},
 };
 
 /// A child is what its parent is. Without memory for the label there is no child.
@@ -60,8 +60,6 @@ pub(crate) fn mount_namespace_created(flags: u64, old: u64, new: u64) {
     }
     let namespace = MountNamespace::at(new);
     if !namespace.is_error() && namespace.seq != 0 {
-        // When the map is full the namespace stays unknown, and what is mounted there is foreign
-        // to the container: it loses access, nobody gains any.
-        let _ = MOUNT_NAMESPACES.insert(&namespace.seq, &label.container, 0);
+        own(namespace.seq, label.container);
     }
 }

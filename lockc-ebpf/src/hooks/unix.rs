@@ -7,7 +7,7 @@ use crate::{
     container::Subject,
     hooks::{host_path, interface::name},
     kernel::{MountNamespace, MountOwner, Step, UnixAddress, mount_owner},
-    maps::MOUNT_NAMESPACES,
+    maps::owner_of,
     report::Object,
 };
 
@@ -55,7 +55,5 @@ fn is_containers(mount: u64) -> bool {
     let MountOwner::Namespace(namespace) = mount_owner(mount) else {
         return false;
     };
-    let seq = MountNamespace::at(namespace).seq;
-    // SAFETY: only asked whether it is there.
-    unsafe { MOUNT_NAMESPACES.get(&seq) }.is_some()
+    owner_of(MountNamespace::at(namespace).seq).is_some()
 }

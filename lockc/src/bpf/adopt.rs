@@ -5,12 +5,13 @@
 
 use std::io::Read as _;
 
-use aya::programs::Program;
-use lockc_common::{Adoption, Label, LabelFlags};
+use aya::{maps::lpm_trie::Key, programs::Program};
+use lockc_common::{Adoption, Label, LabelFlags, Number};
 
 use super::{
     load::{Kernel, LoadError, program_error},
     maps::{Maps, lock},
+    policies::remove_from_trie,
 };
 
 /// The iterator's name.
@@ -39,7 +40,7 @@ impl Maps {
     /// Says how the process with this id is to be labelled.
     pub fn adopt(&self, pid: u32, adoption: Adoption) -> Result<(), LoadError> {
         lock(&self.adoptions)
-            .insert(pid, adoption, 0)
+            .insert(&Key::new(u32::BITS, pid), adoption, 0)
             .map_err(|error| LoadError::Map { name: "ADOPTIONS", reason: error.to_string() })
     }
 
@@ -47,20 +48,13 @@ impl Maps {
     pub fn keep_common(&self, label: &Label) -> Result<(), LoadError> {
         let common = Label { flags: label.flags | LabelFlags::ADOPTED, ..*label };
         lock(&self.adopted)
-            .insert(label.container, common, 0)
+            .insert(&Key::new(Number::BITS, label.container.into()), common, 0)
             .map_err(|error| LoadError::Map { name: "ADOPTED", reason: error.to_string() })
     }
 
     /// Takes back what [`Maps::adopt`] has said.
     pub fn end_adoptions(&self) {
-        // Absent is as good as removed.
-        let mut adoptions = lock(&self.adoptions);
-        for pid in adoptions.keys().flatten().collect::<Vec<_>>() {
-            let _ = adoptions.remove(&pid);
-        }
-        let mut adopted = lock(&self.adopted);
-        for handle in adopted.keys().flatten().collect::<Vec<_>>() {
-            let _ = adopted.remove(&handle);
-        }
+        remove_from_trie(&mut lock(&self.adoptions), |_| true);
+        remove_from_trie(&mut lock(&self.adopted), |_| true);
     }
 }

@@ -7,7 +7,7 @@ use aya::maps::{
 };
 use lockc_common::{
     Adoption, BY_USER, CONTAINER_ID_LEN, Container, ContainerName, Counter, InodeKey, KnownFile,
-    Label, NAME_LEN, NameEnd, Pending, RuntimeName, UNATTRIBUTED, UNATTRIBUTED_TASKS,
+    Label, NAME_LEN, NameEnd, Number, Pending, RuntimeName, UNATTRIBUTED, UNATTRIBUTED_TASKS,
 };
 
 pub use super::policies::{CompiledPolicy, wait_for_programs};
@@ -21,14 +21,14 @@ use crate::config::{NamePattern, separate};
 
 /// The maps. Reads take no lock; the few maps the daemon itself writes have one each.
 pub struct Maps {
-    pub(super) adopted: Mutex<HashMap<MapData, u64, Label>>,
-    pub(super) adoptions: Mutex<HashMap<MapData, u32, Adoption>>,
+    pub(super) adopted: Mutex<LpmTrie<MapData, Number, Label>>,
+    pub(super) adoptions: Mutex<LpmTrie<MapData, u32, Adoption>>,
     clock: Mutex<Array<MapData, i64>>,
     user_records: Mutex<Array<MapData, u64>>,
     containers: Mutex<HashMap<MapData, u64, Container>>,
     container_names: Mutex<HashMap<MapData, u64, ContainerName>>,
     counters: PerCpuArray<MapData, u64>,
-    mount_namespaces: Mutex<HashMap<MapData, u64, u64>>,
+    mount_namespaces: Mutex<LpmTrie<MapData, Number, u64>>,
     pending: HashMap<MapData, u32, Pending>,
     policies: Mutex<Policies>,
     known_files: Mutex<HashMap<MapData, InodeKey, KnownFile>>,
@@ -198,29 +198,20 @@ impl Maps {
     pub fn forget(&self, handle: u64) {
         // Absent is as good as removed.
         let _ = lock(&self.container_names).remove(&handle);
-        let mut namespaces = lock(&self.mount_namespaces);
-        let owned: Vec<u64> = namespaces
-            .iter()
-            .flatten()
-            .filter(|(_, owner)| *owner == handle)
-            .map(|(namespace, _)| namespace)
-            .collect();
-        for namespace in owned {
-            let _ = namespaces.remove(&namespace);
-        }
+        self.disown(|owner| owner == handle);
     }
 
     /// Forgets all mount namespaces whose owner has no record any more.
     pub fn forget_orphans(&self) {
         let live: std::collections::HashSet<u64> = self.handles().into_iter().collect();
+        self.disown(|owner| !live.contains(&owner));
+    }
+
+    /// Forgets the mount namespaces of the owners that are meant.
+    fn disown(&self, is_meant: impl Fn(u64) -> bool) {
         let mut namespaces = lock(&self.mount_namespaces);
-        let orphans: Vec<u64> = namespaces
-            .iter()
-            .flatten()
-            .filter(|(_, owner)| !live.contains(owner))
-            .map(|(namespace, _)| namespace)
-            .collect();
-        for namespace in orphans {
+        let owned = namespaces.iter().flatten().filter(|(_, owner)| is_meant(*owner));
+        for (namespace, _) in owned.collect::<Vec<_>>() {
             let _ = namespaces.remove(&namespace);
         }
     }

@@ -129,7 +129,8 @@ fn device(rule: &[u8]) -> Option<u32> {
     rule.get(1..HOST_PREFIX)?.first_chunk().copied().map(u32::from_le_bytes)
 }
 
-fn remove_from_trie<K: Pod, V: Pod>(
+/// Removes what is meant from a trie.
+pub(super) fn remove_from_trie<K: Pod, V: Pod>(
     map: &mut LpmTrie<MapData, K, V>,
     is_meant: impl Fn(&K) -> bool,
 ) {

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use aya::maps::{MapInfo, MapType, lpm_trie};
 use lockc_common::{
-    Container, ContainerName, HostDevice, InodeKey, KnownFile, Label, NameEnd, NetworkKey, PathKey,
-    PathRule, Pending, Policy, PolicyName, RuntimeName,
+    Container, ContainerName, HostDevice, InodeKey, KnownFile, Label, NameEnd, NetworkKey, Number,
+    PathKey, PathRule, Pending, Policy, PolicyName, RuntimeName,
 };
 
 /// A map that lives as long as the machine is up: a starting daemon takes it over.
@@ -34,7 +34,7 @@ pub const PINNED_MAPS: &[Shape] = &[
     shape::<lpm_trie::Key<HostDevice>, u8>("HOST_DEVICES", MapType::LpmTrie),
     shape::<InodeKey, KnownFile>("KNOWN_FILES", MapType::Hash),
     shape::<u32, Label>("LABELS", MapType::TaskStorage),
-    shape::<u64, u64>("MOUNT_NAMESPACES", MapType::Hash),
+    shape::<lpm_trie::Key<Number>, u64>("MOUNT_NAMESPACES", MapType::LpmTrie),
     shape::<lpm_trie::Key<NetworkKey>, u32>("NETWORK_RULES", MapType::LpmTrie),
     shape::<lpm_trie::Key<PathKey>, PathRule>("PATH_RULES", MapType::LpmTrie),
     shape::<u32, Pending>("PENDING", MapType::Hash),
