@@ -126,10 +126,14 @@ impl Bench {
             let _links = links.collect::<nix::Result<Vec<_>>>().context("attach nothing")?;
             on_host("floor", "measure", &[])?;
         }
-        // Last: a few instructions of each open stay when the mark is gone.
+        // Last: a few instructions of each open stay when a mark is gone.
         if wants("fanotify") {
             let _others = others::allow_execve(PROGRAM)?;
             on_host("fanotify", "measure", &[])?;
+        }
+        if wants("fapolicyd") {
+            let _others = others::start_fapolicyd()?;
+            on_host("fapolicyd", "measure", &[])?;
         }
         Ok(())
     }

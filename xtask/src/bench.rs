@@ -5,12 +5,18 @@ mod figures;
 mod scale;
 mod table;
 
-use std::{ffi::OsString, fs, io, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    ffi::OsString,
+    fs, io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 
 use self::{figures::Figures, scale::Growth};
-use crate::{apt::Suite, artifacts::Artifacts, guest::Run, kernel::Kernel, paths, setup};
+use crate::{apt::Suite, artifacts::Artifacts, guest::Run, kernel::Kernel, paths, setup, userland};
 
 /// What is kept of the last `--update`: the numbers, and the document with the tables.
 const RECORD: &str = "docs/performance.toml";
@@ -123,7 +129,23 @@ impl Guest {
     }
 }
 
-/// A directory with what the guest needs to measure others: AppArmor's parser, and a profile.
+/// Rules of fapolicyd's policy `known-libs`, by its `README-rules`.
+const KNOWN_LIBS: &[&str] = &[
+    "10-languages",
+    "20-dracut",
+    "21-updaters",
+    "30-patterns",
+    "40-bad-elf",
+    "41-shared-obj",
+    "42-trusted-elf",
+    "70-trusted-lang",
+    "72-shell",
+    "90-deny-execute",
+    "95-allow-open",
+];
+
+/// A directory with what the guest needs to measure others: AppArmor's parser, and a profile; fapolicyd with its libraries,
+/// its table of file types, and its rules in one file, as `fagenrules` makes it.
 fn others() -> Result<PathBuf> {
     let kernel = Kernel::V6_12.architecture();
     let suite = Suite::open("trixie", kernel.debian())?;
@@ -133,9 +155,31 @@ fn others() -> Result<PathBuf> {
         ("apparmor_parser", package.join("usr/sbin/apparmor_parser")),
         ("profile", paths::workspace().join("xtask/src/bench/profile")),
     ] {
-        fs::copy(&from, share.join(name)).with_context(|| format!("copy {}", from.display()))?;
+        copy(&from, &share.join(name))?;
     }
+    let program = "usr/sbin/fapolicyd";
+    let (package, libraries) = userland::program(&suite, kernel, "fapolicyd", program)?;
+    let data = package.join("usr/share/fapolicyd");
+    let types = suite.unpack(&suite.find("libmagic-mgc")?)?.join("usr/lib/file/magic.mgc");
+    let files = [package.join(program), data.join("fapolicyd-magic.mgc"), types];
+    let directory = share.join("fapolicyd");
+    paths::create_dir(&directory)?;
+    for from in files.iter().chain(&libraries) {
+        let name = from.file_name().with_context(|| format!("no name: {}", from.display()))?;
+        copy(from, &directory.join(name))?;
+    }
+    let mut rules = String::new();
+    for name in KNOWN_LIBS {
+        let path = data.join("sample-rules").join(format!("{name}.rules"));
+        rules += &fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    }
+    let compiled = directory.join("compiled.rules");
+    fs::write(&compiled, rules).with_context(|| format!("write {}", compiled.display()))?;
     Ok(share)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::copy(from, to).map(drop).with_context(|| format!("copy {}", from.display()))
 }
 
 fn recorded() -> Result<Figures> {

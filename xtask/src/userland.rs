@@ -60,16 +60,7 @@ impl Userland {
                 (&newer, "libgcc-s1"),
             ],
         );
-        let mut have = BTreeSet::new();
-        while let Some(file) = wanted.pop() {
-            for (guest, name) in needed(&file, architecture)? {
-                if have.insert(name.clone()) {
-                    let library = libraries.find(&name, &mut userland.ids)?;
-                    userland.files.push((guest, library.clone()));
-                    wanted.push(library);
-                }
-            }
-        }
+        userland.files.extend(libraries.of(wanted, &mut userland.ids)?);
         Ok(userland)
     }
 
@@ -91,6 +82,20 @@ impl Userland {
         self.files.push((guest.to_owned(), file.to_path_buf()));
         Ok(file.to_path_buf())
     }
+}
+
+/// What a package has, and files of the loader and the libraries that one of its programs needs, which are packages that it
+/// depends on.
+pub(crate) fn program(
+    suite: &Suite,
+    architecture: Architecture,
+    package: &str,
+    path: &str,
+) -> Result<(PathBuf, Vec<PathBuf>)> {
+    let dir = suite.unpack(&suite.find(package)?)?;
+    let mut libraries = Libraries::new(architecture, [(suite, package)]);
+    let files = libraries.of(vec![dir.join(path)], &mut Vec::new())?;
+    Ok((dir, files.into_iter().map(|(_, file)| file).collect()))
 }
 
 /// A static busybox: its package and its file.
@@ -119,6 +124,25 @@ impl<'a> Libraries<'a> {
         }
     }
 
+    /// The libraries that `wanted` need, and that those need: path in the guest, file.
+    fn of(
+        &mut self,
+        mut wanted: Vec<PathBuf>,
+        ids: &mut Vec<String>,
+    ) -> Result<Vec<(String, PathBuf)>> {
+        let (mut have, mut files) = (BTreeSet::new(), Vec::new());
+        while let Some(file) = wanted.pop() {
+            for (guest, name) in needed(&file, self.architecture)? {
+                if have.insert(name.clone()) {
+                    let library = self.find(&name, ids)?;
+                    files.push((guest, library.clone()));
+                    wanted.push(library);
+                }
+            }
+        }
+        Ok(files)
+    }
+
     fn find(&mut self, name: &str, ids: &mut Vec<String>) -> Result<PathBuf> {
         loop {
             for (package, dir) in &self.unpacked {
@@ -142,7 +166,7 @@ impl<'a> Libraries<'a> {
                 continue;
             }
             self.queue.extend(package.depends.iter().map(|name| (suite, name.clone())));
-            if next.starts_with("lib") {
+            if next.contains("lib") {
                 let dir = suite.unpack(&package)?;
                 self.unpacked.push((package, dir));
             }

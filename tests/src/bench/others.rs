@@ -1,9 +1,11 @@
 //! Others that watch or restrict, to compare with.
 
-use std::process::Command;
+use std::{fs, path::Path, process::Command};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use nix::libc;
 
+use super::ground::{FILES, PROGRAM};
 use crate::harness::{
     container::DEADLINE,
     process::{self, Running, wait_for},
@@ -26,5 +28,53 @@ pub(super) fn allow_execve(path: &str) -> Result<Running> {
     let mut command = Command::new("/proc/self/exe");
     let mut running = Running::start(command.args(["probe", "allow-execve", path]))?;
     wait_for("the mark", DEADLINE, || Ok((running.stdout() == "ready\n").then_some(())))?;
+    Ok(running)
+}
+
+/// What `cargo xtask bench` shares of fapolicyd: the program, its loader and libraries, tables of file types, and rules.
+const FAPOLICYD: &str = "/mnt/share/fapolicyd";
+/// As shipped by Debian (1.3), but for the user, whom a guest has not, for what the table of trust is made of, and for
+/// reports.
+const FAPOLICYD_CONFIG: &str = "permissive = 0\nnice_val = 14\nq_size = 800\nuid = root\ngid = root\n\
+    do_stat_report = 0\ndb_max_size = 100\nsubj_cache_size = 4099\nobj_cache_size = 8191\n\
+    watch_fs = ext2,ext3,ext4,tmpfs,xfs,vfat,iso9660,btrfs\ntrust = file\nintegrity = none\n\
+    syslog_format = rule,dec,perm,auid,pid,exe,:,path,ftype,trust\n";
+
+/// fapolicyd, while this is kept: the measured program is trusted, and what is not is refused, so that it is at work.
+pub(super) fn start_fapolicyd() -> Result<Running> {
+    let other = Path::new(FILES).join("untrusted");
+    fs::copy(PROGRAM, &other).context("copy the program")?;
+    let len = fs::metadata(PROGRAM).with_context(|| PROGRAM.to_owned())?.len();
+    let said =
+        process::run(Command::new("sha256sum").arg(PROGRAM), DEADLINE)?.success("sha256sum")?;
+    let digest = said.stdout.split(' ').next().unwrap_or_default();
+    for directory in
+        ["/etc/fapolicyd", "/var/lib/fapolicyd", "/usr/share/fapolicyd", "/usr/lib/file"]
+    {
+        fs::create_dir_all(directory).with_context(|| format!("create {directory}"))?;
+    }
+    let write = |name: &str, text: &str| {
+        let path = Path::new("/etc/fapolicyd").join(name);
+        fs::write(&path, text).with_context(|| format!("write {}", path.display()))
+    };
+    write("fapolicyd.conf", FAPOLICYD_CONFIG)?;
+    write("fapolicyd.trust", &format!("{PROGRAM} {len} {digest}\n"))?;
+    for (name, to) in [
+        ("compiled.rules", "/etc/fapolicyd/compiled.rules"),
+        ("fapolicyd-magic.mgc", "/usr/share/fapolicyd/fapolicyd-magic.mgc"),
+        ("magic.mgc", "/usr/lib/file/magic.mgc"),
+    ] {
+        let from = Path::new(FAPOLICYD).join(name);
+        fs::copy(&from, to).with_context(|| format!("copy {} to {to}", from.display()))?;
+    }
+    let mut command = Command::new(format!("{FAPOLICYD}/ld-linux-x86-64.so.2"));
+    command.args(["--library-path", FAPOLICYD, &format!("{FAPOLICYD}/fapolicyd"), "--debug-deny"]);
+    let mut running = Running::start(&mut command)?;
+    wait_for("fapolicyd", DEADLINE, || match Command::new(&other).status() {
+        Ok(_) => Ok(None),
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(Some(())),
+        Err(error) => Err(error.into()),
+    })
+    .with_context(|| running.stderr())?;
     Ok(running)
 }

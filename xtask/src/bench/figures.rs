@@ -11,6 +11,7 @@ pub(crate) const CONFIGURATIONS: &[&str] = &[
     "none",
     "landlock",
     "fanotify",
+    "fapolicyd",
     "apparmor",
     "lockc",
     "audit",

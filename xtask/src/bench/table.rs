@@ -45,6 +45,7 @@ const TABLES: &[Table] = &[
             ("unloaded-host", "lockc unloaded"),
             ("landlock-host", "Landlock, one rule at `/`"),
             ("fanotify-host", "fanotify on another file"),
+            ("fapolicyd-host", "fapolicyd"),
         ],
     ),
     (
