@@ -161,8 +161,18 @@ impl Bench {
     ) -> Result<Output> {
         Ground::renew()?;
         let args = [&["/bin/probe", "measure"], names].concat();
-        let id = self.context.id(configuration);
-        let mut bundle = self.context.bundle(&id, &args);
+        self.run_with(configuration, &args, change)
+    }
+
+    /// What a container has said that has the files.
+    fn run_with(
+        &self,
+        what: &str,
+        args: &[&str],
+        change: impl FnOnce(&mut Bundle),
+    ) -> Result<Output> {
+        let id = self.context.id(what);
+        let mut bundle = self.context.bundle(&id, args);
         bundle.bind(FILES.as_ref(), FILES).bind(OVERLAY.as_ref(), OVERLAY);
         change(&mut bundle);
         Container::new(self.context.runtime(), &id, &bundle)?.run()

@@ -1,12 +1,12 @@
-//! How what lockc costs grows: with rules, and with records of containers.
+//! How what lockc costs grows: with rules, records of containers, tasks, and denials.
 
-use std::{fs, time::Instant};
+use std::{fs, path::Path, time::Instant};
 
 use anyhow::{Context as _, Result};
 
 use super::{Bench, CONFIG, with_rules};
 use crate::{
-    harness::{Container, Lockc, daemon::pinned_map, say},
+    harness::{Container, Lockc, container::DEADLINE, daemon::pinned_map, process::wait_for, say},
     sys::bpf,
 };
 
@@ -14,14 +14,20 @@ use crate::{
 const RULES: &[(usize, usize)] = &[(1, 1), (1, 10), (1, 100), (1, 1000), (10, 1000)];
 /// Numbers of records.
 const RECORDS: &[u64] = &[1, 10, 100, 1000, 10_000];
+/// Numbers of tasks that a container has.
+const TASKS: &[usize] = &[1, 10, 100, 1000, 10_000];
+/// Numbers of denials in a second of the clock that counts instructions.
+const DENIALS: &[usize] = &[1, 10, 100, 1000, 10_000, 100_000];
+/// What is denied.
+const DENIED: &str = "/b/denied";
 /// Handles that no container has.
 const FIRST: u64 = 1 << 60;
 /// What is measured in a container: an open where the directory is remembered, and a rename, for which nothing is.
 const OPERATIONS: &[&str] = &["open", "rename"];
 
 impl Bench {
-    /// Prints `scale WHAT NUMBER FIGURE VALUE` lines: instructions for `open`, `rename` and `start`, a container from
-    /// beginning to end; `reload` in ms; `memory` of the daemon in KiB.
+    /// Prints `scale WHAT NUMBER FIGURE VALUE` lines: instructions for `open`, `rename`, `denied`, and `start`, a container
+    /// from beginning to end; `reload` in ms; `memory` of the daemon in KiB.
     pub(super) fn scale(&self) -> Result<()> {
         let config = fs::read_to_string(CONFIG).with_context(|| format!("read {CONFIG}"))?;
         let lockc = self.context.start_lockc(&config)?;
@@ -38,7 +44,35 @@ impl Bench {
             let number = usize::try_from(*number)?;
             self.figures(&lockc, |figure, value| tell("records", number, figure, value))?;
         }
+        for number in TASKS {
+            self.beside_tasks(&lockc, *number).with_context(|| format!("beside {number} tasks"))?;
+        }
+        lockc.reload(&format!("{config}\n[policy.baseline]\npaths.deny = [\"{DENIED}\"]\n"))?;
+        fs::write(DENIED, "").with_context(|| format!("write {DENIED}"))?;
+        for number in DENIALS {
+            let args = ["/bin/probe", "open-denied", &number.to_string(), DENIED];
+            let said = self.run_with("scale-denied", &args, |_| ())?.success("the probe")?.stdout;
+            let cost = said.trim_end().split_once(" OK ").and_then(|(_, cost)| cost.parse().ok());
+            tell("denials", *number, "denied", cost.with_context(|| said.clone())?);
+            tell("denials", *number, "memory", resident(&lockc)?);
+        }
         Ok(())
+    }
+
+    /// Measures beside a container that has so many tasks.
+    fn beside_tasks(&self, lockc: &Lockc, number: usize) -> Result<()> {
+        let shared = self.context.scratch().join("scale-tasks");
+        fs::create_dir_all(&shared).with_context(|| format!("create {}", shared.display()))?;
+        let verdicts = shared.join("verdicts");
+        let _ = fs::remove_file(&verdicts);
+        let args = ["/bin/probe", "crowd", &number.to_string(), "/shared/verdicts", DENIED];
+        let mut bundle = self.context.bundle("scale-tasks", &args);
+        bundle.bind(&shared, "/shared");
+        let container = Container::new(self.context.runtime(), "scale-tasks", &bundle)?;
+        container.start()?;
+        wait_for("all tasks", DEADLINE, || Ok(Path::new(&verdicts).exists().then_some(())))?;
+        self.figures(lockc, |figure, value| tell("tasks", number, figure, value))?;
+        container.delete()
     }
 
     fn figures(&self, lockc: &Lockc, tell: impl Fn(&str, f64)) -> Result<()> {

@@ -8,7 +8,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use nix::{errno::Errno, unistd::pause};
@@ -22,6 +22,7 @@ pub(super) fn verb(verb: &str, args: &[&str]) -> Option<Outcome> {
     match (verb, args) {
         ("crowd", [count, out, path]) => Some(crowd(count, out, path)),
         ("open-close", [rounds, times, path]) => Some(cost(rounds, times, path)),
+        ("open-denied", [times, path]) => Some(cost_denied(times, path)),
         _ => None,
     }
 }
@@ -64,6 +65,21 @@ fn crowd(count: &str, out: &str, path: &str) -> Outcome {
 fn cost(rounds: &str, times: &str, path: &str) -> Outcome {
     let time = open_close(number(rounds)?, number(times)?, path).step("open")?;
     Ok(time.to_string())
+}
+
+/// Nanoseconds that it takes to be denied to open `path`, when that is tried so many times in a row, the first time in a while.
+fn cost_denied(times: &str, path: &str) -> Outcome {
+    let times = number(times)?;
+    let denied = || match File::open(path) {
+        Err(error) if error.raw_os_error() == Some(Errno::EPERM as i32) => Ok(()),
+        opened => Err(Failure::Unfit(format!("{path}: {opened:?}"))),
+    };
+    denied()?;
+    // What is told in a second is limited.
+    thread::sleep(Duration::from_secs(2));
+    let start = Instant::now();
+    (0..times).try_for_each(|_| denied())?;
+    Ok((start.elapsed().as_nanos() / times.max(1) as u128).to_string())
 }
 
 /// Nanoseconds that it takes to open and close a file: of so many rounds the quickest, which others disturbed least.

@@ -1,4 +1,4 @@
-//! How what lockc costs grows with rules and with records of containers: a table and a drawing.
+//! How what lockc costs grows with rules, records of containers, tasks and denials: tables and a drawing.
 
 use std::{collections::BTreeMap, fmt::Write as _, ops::Range};
 
@@ -11,17 +11,20 @@ use super::table::grouped;
 const CURVES: &[(&str, &str, RGBColor)] = &[
     ("rules", "rules about paths", RGBColor(0xb0, 0x3a, 0x2e)),
     ("records", "records of containers", RGBColor(0x1f, 0x61, 0x8d)),
+    ("tasks", "tasks of another container", RGBColor(0x1e, 0x84, 0x49)),
+    ("denials", "denials in a second", RGBColor(0xb7, 0x95, 0x0b)),
 ];
 /// What is measured, as the guest calls it and as it is shown.
 const FIGURES: &[(&str, &str)] = &[
     ("open", "open + close in a container, instructions"),
     ("rename", "rename in a container, instructions"),
     ("start", "a container from start to end, instructions"),
+    ("denied", "a denied open in a container, instructions"),
     ("reload", "reload, ms"),
     ("memory", "the daemon's resident memory, KiB"),
 ];
 /// Numbers that are shown.
-const NUMBERS: Range<f64> = 1.0..10_000.0;
+const NUMBERS: Range<f64> = 1.0..100_000.0;
 /// Pixels of each diagram, which are above each other.
 const SIZE: (u32, u32) = (640, 200);
 
