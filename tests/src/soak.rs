@@ -25,7 +25,7 @@ use crate::{
         Container, Context, Lockc, Runtime,
         context::Amounts,
         fixture::{SERVICE_ACCOUNT, TOKEN},
-        holdings::{Holdings, TIDY, resident, settled},
+        holdings::{Holdings, TIDY, mappings, resident, settled},
         process::wait_for,
         say,
         steady::{Loop, rename_layout},
@@ -198,9 +198,15 @@ impl<'c> Soak<'c> {
         }
         self.lockc.check_alive()?;
         settled(&self.lockc, Some(&self.idle))?;
-        let memory = resident(self.lockc.pid()?)?;
+        let pid = self.lockc.pid()?;
+        let memory = resident(pid)?;
         let grown = memory.saturating_sub(self.memory);
-        ensure!(grown <= ALLOWANCE, "the daemon has grown from {} by {grown} KiB", self.memory);
+        ensure!(
+            grown <= ALLOWANCE,
+            "the daemon has grown from {} by {grown} KiB; what is resident:\n{}",
+            self.memory,
+            mappings(pid)?
+        );
         let record = &self.shared.record;
         say(format_args!(
             "soak: {} starts, {} execs, {} restarts of the daemon so far; nothing left, {memory} KiB",

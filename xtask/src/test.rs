@@ -65,7 +65,7 @@ pub(crate) enum Group {
     /// Micro guest, kernel 6.1
     #[value(name = "6.1")]
     V6_1,
-    /// Two minutes of `cargo xtask soak`, kernel 6.12
+    /// Five minutes of `cargo xtask soak`, kernel 6.12
     Soak,
     /// Micro guest, kernel 6.12 on arm64 without BPF LSM
     StockArm64,
@@ -148,7 +148,7 @@ impl Group {
                     .chain(filters.iter().copied())
                     .collect()
             }
-            None if self == Self::Soak => vec!["soak", "--minutes", "2"],
+            None if self == Self::Soak => vec!["soak", "--minutes", "5"],
             None if self == Self::Full => vec!["run", "--suite", "full"],
             None => vec!["run", "--suite", "micro"],
         }

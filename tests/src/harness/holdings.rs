@@ -98,6 +98,27 @@ pub(crate) fn resident(pid: Pid) -> Result<u64> {
     value.parse().context("VmRSS is no number")
 }
 
+/// The mappings of a process of which more than a few pages are resident, in KiB (`proc_pid_smaps(5)`).
+pub(crate) fn mappings(pid: Pid) -> Result<String> {
+    const FEW: u64 = 64;
+    let smaps = fs::read_to_string(format!("/proc/{pid}/smaps"))?;
+    let (mut mapping, mut found) = ("", Vec::new());
+    for line in smaps.lines() {
+        match line.split_once(':') {
+            Some(("Rss", rest)) => {
+                let number = rest.split_whitespace().next().context("no value")?;
+                if number.parse::<u64>().context("Rss is no number")? > FEW {
+                    found.push(format!("{number} {mapping}"));
+                }
+            }
+            Some((name, _))
+                if name.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_') => {}
+            _ => mapping = line,
+        }
+    }
+    Ok(found.join("\n"))
+}
+
 /// Marks that a process has set (`show_mark_fhandle` and its callers, fs/notify/fdinfo.c, 6.1).
 fn marks(pid: Pid) -> Result<usize> {
     let mut marks = 0;
