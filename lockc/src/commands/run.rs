@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
+use nix::sys::prctl::set_thp_disable;
 
 use super::log::Log;
 use crate::{
@@ -22,6 +23,9 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn execute(self) -> Result<()> {
+        // A thread's stack that happens to lie right would be one huge page, 2 MiB for a few kB. It only costs memory if
+        // this fails.
+        let _ = set_thp_disable(true);
         let checked = Checked::read(&self.config)?;
         let report = checked.report.clone();
         let config = checked.usable()?;

@@ -28,6 +28,7 @@ use crate::{
 
 pub(crate) const TESTS: &[Test] = &[
     test("failing-starts", failing_starts),
+    test("huge-stacks", huge_stacks),
     Test { daemon: Daemon::Own, ..test("short-containers", short_containers) },
 ];
 
@@ -123,6 +124,15 @@ fn failing_starts(context: &Context) -> Result<()> {
         );
         Ok(())
     })
+}
+
+/// The kernel gives the daemon no huge pages: of 2 MiB each, for stacks that happened to lie right.
+fn huge_stacks(context: &Context) -> Result<()> {
+    let path = format!("/proc/{}/status", context.with_lockc(|lockc| lockc.pid())?);
+    let status = fs::read_to_string(&path).with_context(|| path.clone())?;
+    let line = status.lines().find(|line| line.starts_with("THP_enabled:"));
+    ensure!(line == Some("THP_enabled:\t0"), "{path}: {line:?}");
+    Ok(())
 }
 
 /// Containers that end as soon as they have begun, and whose ids are used again at once: each is refused the token, and
