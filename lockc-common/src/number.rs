@@ -22,9 +22,3 @@ impl From<u64> for Number {
         Self { low: number as u32, high: (number >> u32::BITS) as u32 }
     }
 }
-
-impl From<Number> for u64 {
-    fn from(number: Number) -> Self {
-        Self::from(number.high) << u32::BITS | Self::from(number.low)
-    }
-}

@@ -210,7 +210,7 @@ pub(crate) fn longest<K, V>(trie: &LpmTrie<K, V>, bits: u32, key: K) -> Option<&
 /// Puts `value` into a trie for a key all `bits` of which count.
 #[inline(always)]
 pub(crate) fn put<K, V>(trie: &LpmTrie<K, V>, bits: u32, key: K, value: &V) {
-    // Fails when the trie is full, or without memory: what that means is said at each map.
+    // Fails when the trie is full, or without memory. Callers have less then, and nobody has more.
     let _ = trie.insert(TrieKey { prefix_len: bits, key }.as_key(), value, 0);
 }
 
