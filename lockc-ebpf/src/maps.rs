@@ -210,7 +210,8 @@ pub(crate) fn longest<K, V>(trie: &LpmTrie<K, V>, bits: u32, key: K) -> Option<&
 /// Puts `value` into a trie for a key all `bits` of which count.
 #[inline(always)]
 pub(crate) fn put<K, V>(trie: &LpmTrie<K, V>, bits: u32, key: K, value: &V) {
-    // Fails when the trie is full, or without memory. Callers have less then, and nobody has more.
+    // Fails when the trie is full, or without memory. A namespace then stays unknown, see `own`; what an adopted
+    // container's tasks have in common the daemon puts there itself in its next round, and says if it cannot.
     let _ = trie.insert(TrieKey { prefix_len: bits, key }.as_key(), value, 0);
 }
 

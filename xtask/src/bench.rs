@@ -145,7 +145,7 @@ const KNOWN_LIBS: &[&str] = &[
 ];
 
 /// A directory with what the guest needs to measure others: AppArmor's parser, and a profile; fapolicyd with its libraries,
-/// its table of file types, and its rules in one file, as `fagenrules` makes it.
+/// its configuration and tables of file types, and its rules in one file, as `fagenrules` makes it.
 fn others() -> Result<PathBuf> {
     let kernel = Kernel::V6_12.architecture();
     let suite = Suite::open("trixie", kernel.debian())?;
@@ -161,7 +161,8 @@ fn others() -> Result<PathBuf> {
     let (package, libraries) = userland::program(&suite, kernel, "fapolicyd", program)?;
     let data = package.join("usr/share/fapolicyd");
     let types = suite.unpack(&suite.find("libmagic-mgc")?)?.join("usr/lib/file/magic.mgc");
-    let files = [package.join(program), data.join("fapolicyd-magic.mgc"), types];
+    let config = package.join("etc/fapolicyd/fapolicyd.conf");
+    let files = [package.join(program), config, data.join("fapolicyd-magic.mgc"), types];
     let directory = share.join("fapolicyd");
     paths::create_dir(&directory)?;
     for from in files.iter().chain(&libraries) {

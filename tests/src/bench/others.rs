@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, process::Command};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::libc;
 
 use super::ground::{FILES, PROGRAM};
@@ -33,12 +33,12 @@ pub(super) fn allow_execve(path: &str) -> Result<Running> {
 
 /// What `cargo xtask bench` shares of fapolicyd: the program, its loader and libraries, tables of file types, and rules.
 const FAPOLICYD: &str = "/mnt/share/fapolicyd";
-/// As shipped by Debian (1.3), but for the user, whom a guest has not, for what the table of trust is made of, and for
-/// reports.
-const FAPOLICYD_CONFIG: &str = "permissive = 0\nnice_val = 14\nq_size = 800\nuid = root\ngid = root\n\
-    do_stat_report = 0\ndb_max_size = 100\nsubj_cache_size = 4099\nobj_cache_size = 8191\n\
-    watch_fs = ext2,ext3,ext4,tmpfs,xfs,vfat,iso9660,btrfs\ntrust = file\nintegrity = none\n\
-    syslog_format = rule,dec,perm,auid,pid,exe,:,path,ftype,trust\n";
+/// What is other than in the configuration that Debian ships: the user, whom a guest has not, and what is trusted.
+const FAPOLICYD_CHANGES: &[(&str, &str)] = &[
+    ("\nuid = fapolicyd\n", "\nuid = root\n"),
+    ("\ngid = fapolicyd\n", "\ngid = root\n"),
+    ("\ntrust = debdb\n", "\ntrust = file\n"),
+];
 
 /// fapolicyd, while this is kept: the measured program is trusted, and what is not is refused, so that it is at work.
 pub(super) fn start_fapolicyd() -> Result<Running> {
@@ -57,7 +57,14 @@ pub(super) fn start_fapolicyd() -> Result<Running> {
         let path = Path::new("/etc/fapolicyd").join(name);
         fs::write(&path, text).with_context(|| format!("write {}", path.display()))
     };
-    write("fapolicyd.conf", FAPOLICYD_CONFIG)?;
+    let shipped = Path::new(FAPOLICYD).join("fapolicyd.conf");
+    let mut config =
+        fs::read_to_string(&shipped).with_context(|| format!("read {}", shipped.display()))?;
+    for (from, to) in FAPOLICYD_CHANGES {
+        ensure!(config.contains(from), "{}: no {from:?}", shipped.display());
+        config = config.replace(from, to);
+    }
+    write("fapolicyd.conf", &config)?;
     write("fapolicyd.trust", &format!("{PROGRAM} {len} {digest}\n"))?;
     for (name, to) in [
         ("compiled.rules", "/etc/fapolicyd/compiled.rules"),

@@ -1,6 +1,6 @@
 //! How what lockc costs grows: with rules, records of containers, tasks, and denials.
 
-use std::{fs, path::Path, time::Instant};
+use std::{fs, time::Instant};
 
 use anyhow::{Context as _, Result};
 
@@ -70,7 +70,7 @@ impl Bench {
         bundle.bind(&shared, "/shared");
         let container = Container::new(self.context.runtime(), "scale-tasks", &bundle)?;
         container.start()?;
-        wait_for("all tasks", DEADLINE, || Ok(Path::new(&verdicts).exists().then_some(())))?;
+        wait_for("all tasks", DEADLINE, || Ok(verdicts.exists().then_some(())))?;
         self.figures(lockc, |figure, value| tell("tasks", number, figure, value))?;
         container.delete()
     }

@@ -269,14 +269,15 @@ fn mount_points(context: &Context) -> Result<()> {
         on("", "replace", "move /data/new /data/replaced"),
         Attack::ordinary("own-unlink", "unlink /data/own"),
     ];
-    let names = ["file", "volume", "replaced"];
+    // The volume last: what is mounted on the files comes from it.
+    let names = ["file", "replaced", "volume"];
     let is_first = Cell::new(true);
     let before = || {
         if context.phase() == Phase::Off {
             plant_points()?;
         } else if !is_first.replace(false) {
             // A privileged container removes them without what is mounted on them: nothing is left to follow.
-            for name in ["file", "replaced", "volume"] {
+            for name in names {
                 ensure!(is_mounted(name)?, "{name} is not mounted any more");
                 unmount(context, &Path::new(POINTS).join(name))?;
             }
